@@ -1,0 +1,49 @@
+"""The runtime's errors, named by the reaction they call for.
+
+    RuntimeFault
+     ├─ NotFound      no such container, image or network
+     ├─ Conflict      the name is taken, or the state does not allow it
+     ├─ Invalid       the configuration can never work as it is
+     ├─ PortInUse     a published port is taken on this host
+     ├─ Exhausted     no space, address or process left
+     ├─ StartError    a step of starting failed; carries the exit code that shells use (125, 126, 127)
+     └─ Unsupported   this kernel cannot do it; says what is missing
+
+Messages are lower case, one sentence, and name the object.
+"""
+
+
+class RuntimeFault(Exception):
+    pass
+
+
+class NotFound(RuntimeFault):
+    pass
+
+
+class Conflict(RuntimeFault):
+    pass
+
+
+class Invalid(RuntimeFault):
+    pass
+
+
+class PortInUse(Conflict):
+    pass
+
+
+class Exhausted(RuntimeFault):
+    pass
+
+
+class Unsupported(RuntimeFault):
+    pass
+
+
+class StartError(RuntimeFault):
+    """exit_code: 127 program not found, 126 found but not executable, 125 anything else."""
+
+    def __init__(self, message: str, exit_code: int = 125) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
