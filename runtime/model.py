@@ -1,7 +1,7 @@
 """The runtime's values: what a container is asked to be, and what is observed of it.
 
-Frozen, and written to the state directory as JSON (msgspec).  What was asked (`ContainerConfig`) is never mixed with what
-was observed (`ContainerState`).  Durations are seconds, sizes are bytes, times are nanoseconds since the epoch.
+Frozen, and written to the state directory as JSON (msgspec).  What was asked (`ContainerConfig`) is never mixed with
+what was observed (`ContainerState`).  Durations are seconds, sizes are bytes, times are nanoseconds since the epoch.
 """
 
 from enum import StrEnum
@@ -13,7 +13,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pass
 
 
-class Health(Struct):
+class Health(Struct, frozen=True):
     """A probe; test is ["CMD", ...], ["CMD-SHELL", line] or ["NONE"]; empty: the image's."""
 
     test: tuple[str, ...] = ()
@@ -24,7 +24,7 @@ class Health(Struct):
     start_interval: float = 5.0
 
 
-class Limits(Struct):
+class Limits(Struct, frozen=True):
     """0 is no limit."""
 
     nano_cpus: int = 0
@@ -35,7 +35,7 @@ class Limits(Struct):
     cpu_shares: int = 0
 
 
-class BindMount(Struct, tag="bind"):
+class BindMount(Struct, frozen=True, tag="bind"):
     source: str
     target: str
     read_only: bool = False
@@ -44,7 +44,7 @@ class BindMount(Struct, tag="bind"):
     create_source: bool = False
 
 
-class TmpfsMount(Struct, tag="tmpfs"):
+class TmpfsMount(Struct, frozen=True, tag="tmpfs"):
     target: str
     size: int = 0
     mode: int = 0o1777
@@ -54,13 +54,13 @@ class TmpfsMount(Struct, tag="tmpfs"):
 Mount = BindMount | TmpfsMount
 
 
-class Ulimit(Struct):
+class Ulimit(Struct, frozen=True):
     name: str
     soft: int
     hard: int
 
 
-class PortMapping(Struct):
+class PortMapping(Struct, frozen=True):
     """A port of this host that leads to the container. host_port 0: any free one, then reported in the state."""
 
     container_port: int
@@ -69,7 +69,7 @@ class PortMapping(Struct):
     host_ip: str = ""
 
 
-class NetworkRequest(Struct):
+class NetworkRequest(Struct, frozen=True):
     """Attach to a network. address: CIDR given by the cluster's allocator; empty: the network's own IPAM chooses."""
 
     network: str
@@ -77,19 +77,19 @@ class NetworkRequest(Struct):
     aliases: tuple[str, ...] = ()
 
 
-class Dns(Struct):
+class Dns(Struct, frozen=True):
     nameservers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
 
-class LogConfig(Struct):
+class LogConfig(Struct, frozen=True):
     driver: str = "json-file"  # json-file, none
     max_size: int = 20 * 1024 * 1024
     max_file: int = 5
 
 
-class Security(Struct):
+class Security(Struct, frozen=True):
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     no_new_privileges: bool = False
@@ -98,7 +98,7 @@ class Security(Struct):
     read_only_root: bool = False
 
 
-class ContainerConfig(Struct):
+class ContainerConfig(Struct, frozen=True):
     image: str
     entrypoint: tuple[str, ...] | None = None  # None: the image's
     command: tuple[str, ...] | None = None  # None: the image's, unless entrypoint is given
@@ -144,14 +144,14 @@ class HealthState(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
-class ProbeResult(Struct):
+class ProbeResult(Struct, frozen=True):
     start: int
     end: int
     exit_code: int
     output: str
 
 
-class Exit(Struct):
+class Exit(Struct, frozen=True):
     """How the program ended. code is 128+n when a signal ended it. error: why, when it was not the program's doing."""
 
     code: int
@@ -160,7 +160,7 @@ class Exit(Struct):
     error: str = ""
 
 
-class NetworkState(Struct):
+class NetworkState(Struct, frozen=True):
     network: str
     address: str = ""  # CIDR
     gateway: str = ""
@@ -168,7 +168,7 @@ class NetworkState(Struct):
     interface: str = ""
 
 
-class ContainerState(Struct):
+class ContainerState(Struct, frozen=True):
     id: str
     name: str
     config: ContainerConfig
@@ -186,7 +186,7 @@ class ContainerState(Struct):
     restart_count: int = 0
 
 
-class Event(Struct):
+class Event(Struct, frozen=True):
     """container: create, start, die, health_status, destroy, oom, ...; see the Engine API's /events."""
 
     type: str
@@ -196,7 +196,7 @@ class Event(Struct):
     attributes: dict[str, str] = {}
 
 
-class LogEntry(Struct):
+class LogEntry(Struct, frozen=True):
     """One line as the program wrote it, its newline included if there was one."""
 
     at: int
