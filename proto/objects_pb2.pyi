@@ -1131,6 +1131,8 @@ class Task(_message.Message):
     PORTS_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     DESIRED_SINCE_FIELD_NUMBER: _builtins.int
+    RUNNING_SINCE_FIELD_NUMBER: _builtins.int
+    FINAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     spec_version: _builtins.int
     """Service.spec_version this task was made from"""
@@ -1140,6 +1142,8 @@ class Task(_message.Message):
     slot: _builtins.int
     node_id: _builtins.str
     desired_state: Global___TaskState.ValueType
+    final: _builtins.bool
+    """ended by itself, and the restart policy leaves its slot so"""
     @_builtins.property
     def version(self) -> Global___Version: ...
     @_builtins.property
@@ -1166,6 +1170,10 @@ class Task(_message.Message):
     def desired_since(self) -> _timestamp_pb2.Timestamp:
         """when desired_state last changed"""
 
+    @_builtins.property
+    def running_since(self) -> _timestamp_pb2.Timestamp:
+        """when an update first saw it running: its delay and monitor count from here"""
+
     def __init__(
         self,
         *,
@@ -1186,10 +1194,12 @@ class Task(_message.Message):
         ports: _abc.Iterable[Global___PortConfig] | None = ...,
         not_before: _timestamp_pb2.Timestamp | None = ...,
         desired_since: _timestamp_pb2.Timestamp | None = ...,
+        running_since: _timestamp_pb2.Timestamp | None = ...,
+        final: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "desired_since", b"desired_since", "not_before", b"not_before", "spec", b"spec", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "desired_since", b"desired_since", "not_before", b"not_before", "running_since", b"running_since", "spec", b"spec", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "desired_since", b"desired_since", "desired_state", b"desired_state", "id", b"id", "networks", b"networks", "node_id", b"node_id", "not_before", b"not_before", "ports", b"ports", "service_id", b"service_id", "service_labels", b"service_labels", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "desired_since", b"desired_since", "desired_state", b"desired_state", "final", b"final", "id", b"id", "networks", b"networks", "node_id", b"node_id", "not_before", b"not_before", "ports", b"ports", "running_since", b"running_since", "service_id", b"service_id", "service_labels", b"service_labels", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1468,8 +1478,11 @@ class UpdateStatus(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     COMPLETED_AT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    SPEC_VERSION_FIELD_NUMBER: _builtins.int
     state: Global___UpdateState.ValueType
     message: _builtins.str
+    spec_version: _builtins.int
+    """Service.spec_version this is about: another one there supersedes this update"""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -1481,10 +1494,11 @@ class UpdateStatus(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         completed_at: _timestamp_pb2.Timestamp | None = ...,
         message: _builtins.str = ...,
+        spec_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "message", b"message", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "message", b"message", "spec_version", b"spec_version", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

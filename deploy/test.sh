@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Everything a change must pass, as CI runs it: checks, unit and property tests, then the tests that make real containers,
+# networks and clusters. Installs what it needs, needs root, leaves nothing behind.
+# Usage: deploy/test.sh [unit|check|host|cluster]...     default: all, in that order
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ "$(id -u)" = 0 ] || { echo "test: needs root: the tests make namespaces, mounts and cgroups" >&2; exit 1; }
+deploy/setup.sh --dev
+bin=$PWD/.venv/bin
+say() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }
+
+check() {
+  say "ruff, mypy, layers"
+  "$bin/ruff" check . deploy/devcluster
+  "$bin/ruff" format --check . deploy/devcluster
+  "$bin/mypy" proto runtime agent manager swarmctl
+  "$bin/lint-imports"
+}
+unit() {
+  say "unit, property and simulation tests, and the store on real etcd"
+  "$bin/pytest" -n 2 -q -m 'not root and not cluster'
+}
+host() {
+  say "containers and networks on this machine"
+  "$bin/pytest" -q -m 'root and not cluster'
+}
+cluster() {
+  say "clusters of three hosts"
+  "$bin/pytest" -q -m cluster --timeout 300
+}
+
+[ $# -gt 0 ] || set -- check unit host cluster
+for part in "$@"; do
+  case "$part" in
+    check | unit | host | cluster) "$part" ;;
+    *) echo "test: no part $part: they are check, unit, host and cluster" >&2; exit 2 ;;
+  esac
+done
