@@ -6,7 +6,7 @@ labels or resources changed loses those tasks that would not be placed there now
 
 from collections.abc import Iterable, Sequence
 
-from swarmd.manager.orchestrator.reconcile import WRITES, Loop
+from swarmd.manager.orchestrator.reconcile import Loop, fitting
 from swarmd.manager.orchestrator.slots import age_key, has_ended, is_wanted, wanting
 from swarmd.manager.scheduler import constraints
 from swarmd.manager.store.interface import Commit, Tx, View
@@ -35,7 +35,7 @@ class ConstraintEnforcer(Loop):
     def settle(self, node_id: str, tx: Tx) -> int | None:
         now = self._clock.now()
         misplaced = plan(tx.get(Node, node_id), tx.find(Task, node_id=node_id))
-        for task in misplaced[:WRITES]:
+        for task in misplaced[: fitting([[task] for task in misplaced])]:
             tx.put(wanting(task, states.SHUTDOWN, now))
         return now if misplaced else None
 

@@ -8,7 +8,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from swarmd.manager.orchestrator.reconcile import WRITES, Loop
+from swarmd.manager.orchestrator.reconcile import WRITES, Loop, fitting
 from swarmd.manager.orchestrator.slots import NEVER, SECOND, Situation, Slot, has_ended, is_over, is_wanted, wanting
 from swarmd.manager.orchestrator.update import is_updating
 from swarmd.manager.store.edit import edited
@@ -51,10 +51,11 @@ class Reaper(Loop):
             self._new_id,
         )
         harvest = plan(situation, history_limit(tx.find(Cluster)))
-        for task in harvest.puts[:WRITES]:
+        for task in harvest.puts[: fitting([[task] for task in harvest.puts])]:
             tx.put(task)
-        for task in harvest.deletes[: max(WRITES - len(harvest.puts), 0)]:
-            tx.delete(task)
+        if not harvest.puts:
+            for task in harvest.deletes[:WRITES]:
+                tx.delete(task)
         return now if harvest.puts or harvest.deletes else harvest.due
 
 
@@ -96,10 +97,14 @@ def plan(situation: Situation, limit: int) -> Harvest:
 
 
 def surplus(slot: Slot, limit: int) -> list[Task]:
-    """The oldest of the slot's past tasks, beyond the limit; never its newest, which says how the slot is left."""
+    """The slot's past tasks, without the newest few that are its history; those that never got to a node are none.
+
+    The newest of all always stays, since it says how the slot was left.
+    """
     past = [task for task in slot.tasks if is_over(task) and task.desired_state == states.SHUTDOWN]
-    kept = len(past) if limit < 0 else limit
-    return [task for task in past[: len(past) - kept] if task is not slot.newest]
+    history = [task for task in past if has_ended(task)]
+    kept = history if limit < 0 else history[len(history) - min(limit, len(history)) :]
+    return [task for task in past if task not in kept and task is not slot.newest]
 
 
 def orphaned_at(task: Task, nodes: Mapping[str, Node]) -> int:

@@ -6,15 +6,17 @@ new leader makes, finds it again.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 
 from swarmd.manager.store.interface import Commit, Store, Tx, View
 from swarmd.proto.clock import Clock
 from swarmd.proto.errors import Unavailable
+from swarmd.proto.objects_pb2 import Task
 
 RETRY = 1_000_000_000  # ns, after the store had no quorum
 WRITES = 100  # per transaction, of the 128 operations that etcd allows
+BYTES = 1 << 20  # per transaction, of the 1.5 MiB that etcd allows
 
 
 class Loop(ABC):
@@ -57,6 +59,17 @@ class Loop(ABC):
     async def _follow(self, commits: AsyncIterator[Commit], agenda: "Agenda") -> None:
         async for commit in commits:
             agenda.add(self.touched(self._store.view(), commit))
+
+
+def fitting(groups: Sequence[Sequence[Task]]) -> int:
+    """How many of the groups, from the first on, one transaction can hold; at least one."""
+    writes = size = 0
+    for number, group in enumerate(groups):
+        writes += len(group)
+        size += sum(task.ByteSize() for task in group)
+        if number and (writes > WRITES or size > BYTES):
+            return number
+    return len(groups)
 
 
 class Agenda:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 
 from swarmd.manager.orchestrator import restart, update
-from swarmd.manager.orchestrator.reconcile import WRITES, Loop
+from swarmd.manager.orchestrator.reconcile import Loop, fitting
 from swarmd.manager.orchestrator.slots import (
     Situation,
     Slot,
@@ -80,15 +80,13 @@ def plan(situation: Situation) -> Plan:
         return Plan(service, [])
     steps = change_scale(situation)
     scaled = {step.slot for step in steps}
-    for slot in situation.held():
-        if slot.number not in scaled and (step := mend(slot, situation)):
-            steps.append(step)
-    if steps:
-        return Plan(service, steps)
-    # Only what is at rest is updated: a pass that has repairs to make leaves the update to the next one.
+    steps += [step for slot in situation.held() if slot.number not in scaled and (step := mend(slot, situation))]
     rollout = update.plan(situation)
+    # A slot takes one step at a time: what is repaired now is updated by a later pass.
+    busy = {step.slot for step in steps}
+    steps += [step for step in rollout.steps if step.slot not in busy]
     due = min((time for time in (restart.next_start(situation), rollout.due) if time), default=None)
-    return Plan(rollout.service or service, rollout.steps, service_changed=rollout.service is not None, due=due)
+    return Plan(rollout.service or service, steps, service_changed=rollout.service is not None, due=due)
 
 
 # ---------------------------------------------------------------- the number of slots
@@ -167,25 +165,21 @@ RULES: tuple[Callable[[Slot, Situation], Step | None], ...] = (
 
 
 def _write(tx: Tx, decided: Plan) -> bool:
-    """Write as many of the steps as fit, none in part; return whether there were any."""
-    steps: list[Step] = []
-    room = WRITES
-    for step in decided.steps:
-        room -= len(step.puts)
-        if room < 0 and steps:
-            break
-        steps.append(step)
-    for task in (task for step in steps for task in step.puts):
+    """Write as many of the steps as fit, none in part; return whether there was anything to write."""
+    if not decided.steps and not decided.service_changed:
+        return False
+    steps = decided.steps[: fitting([step.puts for step in decided.steps])]
+    puts = [task for step in steps for task in step.puts]
+    for task in puts:
         tx.put(task)
-    service = decided.service
-    history = restart.record(service.restarts, steps, service.spec.task.restart)
-    if history != service.restarts:
-        service = edited(service)
-        service.restarts.CopyFrom(history)
+    # A transaction does not notice tasks that were added since its view, be it by a write of this very loop whose answer
+    # was lost. So every pass that makes tasks also writes the service: of two that start from the same view, one fails.
+    makes = any(not task.HasField("version") for task in puts)
+    service = edited(decided.service)
+    service.restarts.CopyFrom(restart.record(service.restarts, steps, service.spec.task.restart))
+    if makes or decided.service_changed or service != decided.service:
         tx.put(service)
-    elif decided.service_changed:
-        tx.put(service)
-    return bool(steps) or decided.service_changed
+    return True
 
 
 def _matters(change: Changed) -> bool:

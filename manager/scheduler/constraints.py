@@ -38,8 +38,9 @@ class Constraint:
 
     def _holds(self, node: Node) -> bool:
         if self.key == "node.ip":
-            return _address(node) in ipaddress.ip_network(self.value, strict=False)
-        return _read(self.key, node).casefold() == self.value.casefold()
+            address = _address(node)
+            return address is not None and address in ipaddress.ip_network(self.value, strict=False)
+        return value_of(self.key, node).casefold() == self.value.casefold()
 
 
 def parse(expressions: Iterable[str]) -> list[Constraint]:
@@ -68,7 +69,8 @@ def _parse(expression: str) -> Constraint:
     return Constraint(key, equal, value)
 
 
-def _read(key: str, node: Node) -> str:
+def value_of(key: str, node: Node) -> str:
+    """What a node has under a key, "" when nothing; also for spreading over the values of a key."""
     if labels := _LABELS.fullmatch(key):
         held = node.spec.labels if labels["whose"] == "node" else node.description.engine.labels
         return held.get(labels["label"], "")

@@ -1,0 +1,123 @@
+"""The Engine API as one aiohttp application: the list of routes, versions, and errors as {"message": ...}.
+
+Handlers live beside this file, one file per noun.  What Docker has and the list has not is refused by name.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from swarmd.agent.api import containers, execs, images, networks, nodes, swarm, system, tasks
+from swarmd.agent.api import services as cluster_services
+from swarmd.agent.api.interface import SERVICES, Services
+from swarmd.agent.api.streams import answer
+from swarmd.agent.api.versions import MAXIMUM, MINIMUM, spoken
+from swarmd.proto.errors import Invalid, SwarmdError
+from swarmd.runtime import errors as runtime
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/_ping", system.ping),
+    ("GET", "/version", system.version),
+    ("GET", "/info", system.info),
+    ("GET", "/events", system.events),
+    ("GET", "/containers/json", containers.listing),
+    ("POST", "/containers/create", containers.create),
+    ("GET", "/containers/{id}/json", containers.inspect),
+    ("POST", "/containers/{id}/start", containers.start),
+    ("POST", "/containers/{id}/stop", containers.stop),
+    ("POST", "/containers/{id}/kill", containers.kill),
+    ("POST", "/containers/{id}/wait", containers.wait),
+    ("GET", "/containers/{id}/logs", containers.logs),
+    ("DELETE", "/containers/{id}", containers.remove),
+    ("POST", "/containers/{id}/exec", execs.create),
+    ("POST", "/exec/{id}/start", execs.start),
+    ("GET", "/exec/{id}/json", execs.inspect),
+    ("GET", "/images/json", images.listing),
+    ("POST", "/images/create", images.create),
+    ("POST", "/images/load", images.load),
+    ("GET", "/images/{name:.+}/json", images.inspect),
+    ("POST", "/images/{name:.+}/tag", images.tag),
+    ("DELETE", "/images/{name:.+}", images.remove),
+    ("GET", "/networks", networks.listing),
+    ("POST", "/networks/create", networks.create),
+    ("GET", "/networks/{id}", networks.inspect),
+    ("DELETE", "/networks/{id}", networks.remove),
+    ("GET", "/swarm", swarm.inspect),
+    ("POST", "/swarm/init", swarm.init),
+    ("POST", "/swarm/join", swarm.join),
+    ("POST", "/swarm/leave", swarm.leave),
+    ("POST", "/swarm/update", swarm.update),
+    ("GET", "/nodes", nodes.listing),
+    ("GET", "/nodes/{id}", nodes.inspect),
+    ("POST", "/nodes/{id}/update", nodes.update),
+    ("DELETE", "/nodes/{id}", nodes.remove),
+    ("GET", "/services", cluster_services.listing),
+    ("POST", "/services/create", cluster_services.create),
+    ("GET", "/services/{id}", cluster_services.inspect),
+    ("POST", "/services/{id}/update", cluster_services.update),
+    ("DELETE", "/services/{id}", cluster_services.remove),
+    ("GET", "/services/{id}/logs", cluster_services.logs),
+    ("GET", "/tasks", tasks.listing),
+    ("GET", "/tasks/{id}", tasks.inspect),
+    ("GET", "/tasks/{id}/logs", tasks.logs),
+)
+
+# The runtime's errors, most specific first.
+RUNTIME_STATUS: tuple[tuple[type[runtime.RuntimeFault], int], ...] = (
+    (runtime.NotFound, 404),
+    (runtime.Conflict, 409),
+    (runtime.Invalid, 400),
+    (runtime.Unsupported, 400),
+    (runtime.StartError, 400),
+    (runtime.Exhausted, 507),
+)
+
+
+def application(services: Services) -> web.Application:
+    """The application; the caller owns what it works on and outlives it."""
+    app = web.Application(middlewares=[_errors, _versions], client_max_size=16 * 1024 * 1024)
+    app[SERVICES] = services
+    app[execs.EXECS] = execs.Execs()
+    for method, path, handler in ROUTES:
+        app.router.add_route(method, path, handler)
+        app.router.add_route(method, "/v{version:[0-9.]+}" + path, handler)
+    app.router.add_head("/_ping", system.ping)
+    app.router.add_head("/v{version:[0-9.]+}/_ping", system.ping)
+    return app
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as refusal:
+        return _message(refusal.status, f"swarmd has no endpoint {request.method} {request.path}")
+    except SwarmdError as error:
+        return _message(error.http_status, str(error))
+    except runtime.RuntimeFault as fault:
+        return _message(next((s for kind, s in RUNTIME_STATUS if isinstance(fault, kind)), 500), str(fault))
+    except ConnectionError:  # the client went away in the middle of a stream
+        raise
+    except Exception as defect:
+        log.exception("%s %s failed", request.method, request.path)
+        return _message(500, f"internal error: {defect}")
+
+
+@web.middleware
+async def _versions(request: web.Request, handler: Handler) -> web.StreamResponse:
+    asked = request.match_info.get("version")
+    if asked is not None and spoken(asked) is None:
+        raise Invalid(f"API version {asked} is not served: swarmd speaks {MINIMUM} to {MAXIMUM}")
+    response = await handler(request)
+    if not response.prepared:
+        response.headers.update({"Api-Version": MAXIMUM, "Ostype": "linux", "Server": "swarmd"})
+    return response
+
+
+def _message(status: int, text: str) -> web.Response:
+    return answer({"message": text}, status=status)

@@ -1,0 +1,163 @@
+"""What the Engine API needs of the node: a container engine, and a membership in a cluster.
+
+The handlers know these protocols only.  `agent/main.py` hands in the real ones, the tests their fakes.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from aiohttp import web
+
+from swarmd.proto import control_pb2 as control_pb
+from swarmd.proto import objects_pb2 as pb
+from swarmd.runtime.images.store import ImageStore
+from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, LogEntry
+from swarmd.runtime.network.values import NetworkInfo
+
+# ---------------------------------------------------------------- the runtime's side
+
+
+class ExecResult(Protocol):
+    @property
+    def exit_code(self) -> int: ...
+    @property
+    def stdout(self) -> bytes: ...
+    @property
+    def stderr(self) -> bytes: ...
+
+
+class Networks(Protocol):
+    async def create(
+        self,
+        name: str,
+        *,
+        driver: str = "bridge",
+        subnet: str = "",
+        gateway: str = "",
+        internal: bool = False,
+        labels: Mapping[str, str] | None = None,
+    ) -> NetworkInfo: ...
+    async def remove(self, ref: str) -> None: ...
+    def list(self) -> Sequence[NetworkInfo]: ...
+    def inspect(self, ref: str) -> NetworkInfo: ...
+
+
+class Engine(Protocol):
+    @property
+    def images(self) -> ImageStore: ...
+    @property
+    def networks(self) -> Networks: ...
+    async def create(self, config: ContainerConfig, name: str = "") -> str: ...
+    async def start(self, id: str) -> None: ...
+    async def stop(self, id: str, timeout: float | None = None) -> None: ...
+    async def kill(self, id: str, signal: int = 9) -> None: ...
+    async def wait(self, id: str) -> Exit: ...
+    async def remove(self, id: str, force: bool = False) -> None: ...
+    def inspect(self, ref: str) -> ContainerState: ...
+    def list(self) -> Sequence[ContainerState]: ...
+    def logs(
+        self,
+        id: str,
+        *,
+        follow: bool = False,
+        since: int = 0,
+        until: int = 0,
+        tail: int | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> AsyncIterator[LogEntry]: ...
+    async def exec(
+        self,
+        id: str,
+        command: Sequence[str],
+        *,
+        env: Sequence[str] = (),
+        user: str = "",
+        workdir: str = "",
+        timeout: float | None = None,
+    ) -> ExecResult: ...
+    def events(self) -> AsyncIterator[Event]: ...
+
+
+# ---------------------------------------------------------------- the cluster's side
+
+
+class SwarmInfo(Protocol):
+    @property
+    def state(self) -> str: ...  # inactive, pending, active or error
+    @property
+    def error(self) -> str: ...
+    @property
+    def node_id(self) -> str: ...
+    @property
+    def node_addr(self) -> str: ...
+    @property
+    def control_available(self) -> bool: ...  # this node is a manager
+    @property
+    def remote_managers(self) -> Sequence[tuple[str, str]]: ...  # node id, host:port
+
+
+class Control(Protocol):
+    """The managers' API (proto/control.proto); every refusal is a SwarmdError."""
+
+    async def Get(self, request: control_pb.GetRequest) -> pb.Object: ...
+    async def Create(self, request: control_pb.CreateRequest) -> control_pb.WriteResponse: ...
+    async def Update(self, request: control_pb.UpdateRequest) -> control_pb.WriteResponse: ...
+    async def Remove(self, request: control_pb.RemoveRequest) -> control_pb.RemoveResponse: ...
+    async def RotateJoinToken(self, request: control_pb.RotateJoinTokenRequest) -> pb.Object: ...
+    def List(self, request: control_pb.ListRequest) -> AsyncIterator[control_pb.ObjectBatch]: ...
+    def Logs(self, request: control_pb.LogsRequest) -> AsyncIterator[control_pb.LogBatch]: ...
+
+
+class Membership(Protocol):
+    def info(self) -> SwarmInfo: ...
+    async def init(
+        self,
+        *,
+        listen_addr: str = "",
+        advertise_addr: str = "",
+        spec: pb.ClusterSpec | None = None,
+        availability: pb.NodeAvailability.ValueType = pb.NODE_AVAILABILITY_ACTIVE,
+        default_addr_pool: Sequence[str] = (),
+        subnet_size: int = 0,
+    ) -> str: ...
+    async def join(
+        self,
+        remote_addrs: Sequence[str],
+        token: str,
+        *,
+        listen_addr: str = "",
+        advertise_addr: str = "",
+        availability: pb.NodeAvailability.ValueType = pb.NODE_AVAILABILITY_ACTIVE,
+    ) -> str: ...
+    async def leave(self, force: bool = False) -> None: ...
+    def control(self) -> Control:
+        """The managers' API; FailedPrecondition when this node is not a manager."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What /info says of the machine."""
+
+    name: str
+    data_root: Path
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All that handlers work on."""
+
+    engine: Engine
+    membership: Membership
+    host: Host
+
+
+SERVICES = web.AppKey("services", Services)
+
+
+def services(request: web.Request) -> Services:
+    return request.app[SERVICES]

@@ -1,0 +1,60 @@
+"""Reads the query string as Docker's clients write it."""
+
+import json
+from datetime import datetime
+
+from aiohttp import web
+
+from swarmd.proto.errors import Invalid
+
+
+def flag(request: web.Request, name: str, default: bool = False) -> bool:
+    text = request.query.get(name)
+    return default if text is None else text.lower() not in ("", "0", "no", "false", "none")
+
+
+def number(request: web.Request, name: str, default: int = 0) -> int:
+    text = request.query.get(name, "")
+    if not text:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise Invalid(f"query parameter {name} must be a whole number, not {text!r}") from None
+
+
+def tail(request: web.Request) -> int | None:
+    """Lines to show: a number, or None for 'all'."""
+    text = request.query.get("tail", "all")
+    return None if text in ("", "all") else max(0, number(request, "tail"))
+
+
+def moment(request: web.Request, name: str) -> int:
+    """Nanoseconds since the epoch of '1700000000', '1700000000.5' or RFC 3339; 0 when absent."""
+    text = request.query.get(name, "")
+    if not text or text == "0":
+        return 0
+    whole, _, fraction = text.partition(".")
+    if whole.isdigit() and (fraction.isdigit() or not fraction):
+        return int(whole) * 10**9 + int(fraction[:9].ljust(9, "0"))
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 1e9)
+    except ValueError:
+        raise Invalid(f"query parameter {name} is no time: {text!r}") from None
+
+
+def filters(request: web.Request) -> dict[str, tuple[str, ...]]:
+    """{"name": ["web"]}, or {"name": {"web": true}} as older clients write it."""
+    text = request.query.get("filters", "")
+    if not text:
+        return {}
+    try:
+        given = json.loads(text)
+        return {str(key): tuple(str(value) for value in values) for key, values in given.items()}
+    except (ValueError, AttributeError, TypeError):
+        raise Invalid(f"query parameter filters is not an object of lists: {text[:80]!r}") from None
+
+
+def only(given: dict[str, tuple[str, ...]], known: frozenset[str]) -> None:
+    for name in given.keys() - known:
+        raise Invalid(f"unknown filter {name}: use {', '.join(sorted(known))}")

@@ -1,0 +1,50 @@
+"""Streams of the Engine API: log frames, JSON lines, and answers that must start before their content is there.
+
+A frame is one byte of stream (1 stdout, 2 stderr), three zero bytes, the length in four bytes, and the data.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from aiohttp import web
+
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+RAW = "application/vnd.docker.raw-stream"
+_NUMBERS = {"stdout": 1, "stderr": 2}
+
+
+def frame(stream: str, data: bytes) -> bytes:
+    return bytes((_NUMBERS[stream], 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+
+
+def stamp(ns: int) -> str:
+    """RFC 3339 with nanoseconds, as Docker writes it."""
+    whole = datetime.fromtimestamp(ns // 10**9, UTC).replace(tzinfo=None)
+    return f"{whole.isoformat()}.{ns % 10**9:09d}Z"
+
+
+async def respond(request: web.Request, content_type: str, chunks: AsyncIterator[bytes]) -> web.StreamResponse:
+    """Send chunks as they come; headers go first, so that a client that follows knows it is connected."""
+    response = web.StreamResponse(headers={"Content-Type": content_type})
+    await response.prepare(request)
+    async with aclosing(cast("Any", chunks)):
+        async for chunk in chunks:
+            await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+def answer(value: object, status: int = 200) -> web.Response:
+    """JSON without a charset: Docker's clients read an error's message only under exactly this content type."""
+    return web.Response(body=json.dumps(value).encode(), status=status, headers={"Content-Type": "application/json"})
+
+
+def json_line(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\r\n"
+
+
+def progress(lines: Iterable[dict[str, Any]]) -> web.Response:
+    return web.Response(body=b"".join(map(json_line, lines)), content_type="application/json")

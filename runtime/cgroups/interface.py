@@ -1,0 +1,99 @@
+"""What a cgroup does for the runtime, whichever version of the kernel's interface is behind it.
+
+A container has one cgroup, named by its id below the daemon's parent.  Everything it runs was put there before its
+first instruction, so killing or measuring the group misses nothing.  The directories in the kernel are the only
+state: `load` after a restart finds what `create` made.  `v1.py` and `v2.py` implement this; `detect` chooses.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from swarmd.runtime.model import Limits, Struct
+
+PERIOD_US = 100_000
+_LEAST_QUOTA_US = 1_000
+
+
+class Stats(Struct, frozen=True):
+    """Times in nanoseconds, sizes in bytes; a limit of 0 is no limit. What no controller measures is 0."""
+
+    cpu_usage: int = 0
+    cpu_user: int = 0
+    cpu_system: int = 0
+    cpu_periods: int = 0
+    cpu_throttled_periods: int = 0
+    cpu_throttled: int = 0
+    memory_usage: int = 0
+    memory_inactive_file: int = 0  # page cache the kernel would drop first; usage without it is what `stats` shows
+    memory_limit: int = 0
+    pids: int = 0
+    pids_limit: int = 0
+    oom_kills: int = 0
+
+
+class Cgroup(Protocol):
+    id: str
+
+    def procs_files(self) -> list[str]:
+        """The files into which a process writes "0" to enter."""
+        ...
+
+    def pids(self) -> list[int]: ...
+
+    def update(self, limits: Limits) -> None:
+        """Make these the limits, of running processes too.
+
+        Raises Unsupported when the host lacks the controller of a limit asked for, Conflict when the memory in use
+        can't be brought under the new limit.
+        """
+        ...
+
+    def kill(self, timeout: float = 10.0) -> None:
+        """SIGKILL every process at once, so that none can fork away; they may still be dying on return.
+
+        Blocks for a moment; raises TimeoutError when processes are still being born after `timeout` seconds.
+        """
+        ...
+
+    def oom_kills(self) -> int: ...
+
+    def stats(self) -> Stats: ...
+
+    def remove(self, timeout: float = 10.0) -> None:
+        """Remove the group once its last process is gone; no error if it is not there.
+
+        Blocks until then (call it in a thread); raises TimeoutError naming the processes still there.
+        """
+        ...
+
+
+class Hierarchy(Protocol):
+    def create(self, id: str, limits: Limits, *, all_devices: bool = False) -> Cgroup:
+        """Make the group, empty and limited; Conflict if it is there.  A failure leaves nothing behind."""
+        ...
+
+    def load(self, id: str) -> Cgroup:
+        """NotFound if it is not there."""
+        ...
+
+    def list(self) -> Iterable[str]: ...
+
+
+def quota_us(nano_cpus: int) -> int:
+    """Microseconds of each period; the kernel takes no less than a millisecond."""
+    return max(_LEAST_QUOTA_US, nano_cpus * PERIOD_US // 1_000_000_000)
+
+
+def memory_and_swap(limits: Limits) -> int:
+    """The limit of memory and swap together, -1 for none: by default as much swap as memory, as in Docker."""
+    if limits.memory_swap:
+        return limits.memory_swap
+    return 2 * limits.memory or -1
+
+
+def child(parent: str, id: str) -> str:
+    """The path of a group below its hierarchy's mount."""
+    if not id or "/" in id or id.startswith("."):
+        raise ValueError(f"{id!r} can't name a cgroup")
+    return str(Path(parent.strip("/")) / id)

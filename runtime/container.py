@@ -1,0 +1,376 @@
+"""One container's life: started, followed to its end, restarted by its policy, stopped, adopted after a restart.
+
+`Container.keep` is the one task per started container: it follows a run, releases what the run held, and decides on the
+next.  Invariant: a run is released (cgroup, network) before its exit is reported, and reported before the next starts.
+The order of `_launch` is the content of this file; what a run holds is found by the container's id alone, so releasing
+works the same for a run that this daemon did not start.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from swarmd.runtime import health, spec
+from swarmd.runtime.cgroups.interface import Hierarchy
+from swarmd.runtime.errors import Conflict, NotFound, RuntimeFault, StartError
+from swarmd.runtime.events import Events
+from swarmd.runtime.exec import ExecResult, execute
+from swarmd.runtime.model import BindMount, ContainerState, Event, Exit, Health, HealthState, Phase, ProbeResult
+from swarmd.runtime.ports import CompileSeccomp, Images, Networks
+from swarmd.runtime.records import Directory, Record, Run
+from swarmd.runtime.spawner_client import Spawner, readable
+from swarmd.runtime.stages import files
+
+_LOG = logging.getLogger(__name__)
+_FIRST_BACKOFF, _LAST_BACKOFF = 0.1, 60.0
+_LONG_RUN = 10.0  # a run this long makes the next restart quick again
+_PROBE_OUTPUT, _PROBES_KEPT = 4096, 5
+
+
+@dataclass(frozen=True)
+class Host:
+    """What all containers share."""
+
+    spawner: Spawner
+    cgroups: Hierarchy
+    images: Images
+    networks: Networks
+    compile_seccomp: CompileSeccomp
+    events: Events
+
+
+class Container:
+    def __init__(self, directory: Directory, record: Record, host: Host) -> None:
+        self.directory, self.record, self._host = directory, record, host
+        self.removed = False
+        self._changing = asyncio.Lock()  # one start, stop or remove at a time
+        self._pidfd = -1
+        self._shimfd = -1
+        self._idle = asyncio.Event()  # no run is being followed
+        self._idle.set()
+        self._unwanted = asyncio.Event()  # cuts a back-off short
+
+    @property
+    def state(self) -> ContainerState:
+        return self.record.state
+
+    @property
+    def id(self) -> str:
+        return self.record.state.id
+
+    @property
+    def running(self) -> bool:
+        return self.state.phase is Phase.RUNNING
+
+    # Starting
+
+    async def start(self) -> None:
+        """Return once the program runs; then `keep` must be run for as long as this object lives."""
+        async with self._changing:
+            if self.removed:
+                raise NotFound(f"container {self.state.name} has been removed")
+            if self.running:
+                raise Conflict(f"container {self.state.name} is already running")
+            self._unwanted.clear()
+            await self._launch()
+
+    async def _launch(self) -> None:
+        self.directory.forget_run()
+        self._idle.clear()
+        try:
+            run = await self._spawn()
+        except BaseException as error:
+            await asyncio.shield(self._abandon(error))
+            raise
+        self._hold(run)
+        self._observe(True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
+        self._publish("start")
+
+    async def _spawn(self) -> Run:
+        """Acquire what a run holds, and run it; what the caller finds acquired after an error it releases."""
+        state, config = self.state, self.state.config
+        image = self._host.images.get(state.image_id)
+        for mount in config.mounts:
+            if isinstance(mount, BindMount) and mount.create_source:
+                Path(mount.source).mkdir(parents=True, exist_ok=True)
+        privileged = config.security.privileged
+        cgroup = self._host.cgroups.create(self.id, config.limits, all_devices=privileged)
+        sandbox = await self._host.networks.attach(self.id, state.name, config)
+        probe = spec.health(config, image)
+        self._observe(
+            False,
+            networks=sandbox.networks,
+            ports=sandbox.ports,
+            health=HealthState.STARTING if probe else HealthState.NONE,
+            health_failing_streak=0,
+            health_log=(),
+        )
+        confined = config.security.seccomp != "unconfined" and not privileged
+        bpf = self._host.compile_seccomp(config.security.seccomp, spec.capabilities(config)) if confined else b""
+        document = spec.build(self.id, self.directory.path, config, image, sandbox, cgroup.procs_files(), confined)
+        contents = {
+            "hostname": f"{document['hostname']}\n".encode(),
+            "hosts": spec.hosts_file(config, sandbox).encode(),
+            "resolv.conf": spec.resolv_conf(config, sandbox).encode(),
+            "seccomp.bpf": bpf,
+            "config.json": msgspec.json.encode(document),
+        }
+        for name, content in contents.items():
+            path = self.directory.path / name
+            path.write_bytes(content)  # made anew at each start, so nothing depends on its being durable
+            path.chmod(0o644)
+        answer = await self._host.spawner.ask({"op": "start", "directory": str(self.directory.path)})
+        return msgspec.convert(answer, Run)
+
+    async def _abandon(self, error: BaseException) -> None:
+        """Release what a start that failed had acquired, and record why it failed."""
+        await self._release()
+        code = error.exit_code if isinstance(error, StartError) else 125
+        ended = Exit(code=code, at=time.time_ns(), error=str(error))
+        self._observe(True, phase=Phase.EXITED, pid=0, exit=ended, networks=(), ports=(), health=HealthState.NONE)
+        self.directory.forget_run()
+        self._idle.set()
+
+    def _hold(self, run: Run) -> None:
+        """Open what tells the end of a run, and make sure that the pids still mean what they meant."""
+        with contextlib.suppress(ProcessLookupError):
+            self._shimfd = os.pidfd_open(run.shim)
+            if files.start_time(run.shim) != run.shim_start:
+                os.close(self._shimfd)
+                self._shimfd = -1
+        with contextlib.suppress(ProcessLookupError):
+            self._pidfd = os.pidfd_open(run.pid)
+            if files.start_time(run.pid) != run.pid_start:
+                os.close(self._pidfd)
+                self._pidfd = -1
+
+    # Following
+
+    async def adopt(self) -> bool:
+        """Take over after a restart of the daemon; True if there is something to `keep`."""
+        run = self.directory.run()
+        if run is None:
+            return self._restart_wanted()
+        self._idle.clear()
+        if run.alive and run.pid:
+            self._hold(run)
+            self._observe(True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
+        elif not run.pid and self.directory.exit() is None:
+            # The daemon ended while this was starting: nobody was told of a start, so there is none.
+            if run.alive:
+                os.kill(run.shim, signal.SIGKILL)
+            await self._abandon(StartError("start: swarmd ended before the program ran; start it again"))
+            return self._restart_wanted()
+        return True
+
+    async def keep(self) -> None:
+        """Follow this run and those that its restart policy adds; returns when none is to follow."""
+        backoff = _FIRST_BACKOFF
+        while True:
+            if not self._idle.is_set():
+                began = self.state.started
+                await self._follow()
+                if self.state.exit and self.state.exit.at - began > _LONG_RUN * 10**9:
+                    backoff = _FIRST_BACKOFF
+            if not self._restart_wanted():
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._unwanted.wait(), backoff)
+            backoff = min(backoff * 2, _LAST_BACKOFF)
+            async with self._changing:
+                if self.removed or self.running or not self._restart_wanted():
+                    return
+                self._observe(False, restart_count=self.state.restart_count + 1)
+                with contextlib.suppress(Exception):  # recorded as this run's exit
+                    await self._launch()
+
+    def _restart_wanted(self) -> bool:
+        policy, _, most = self.state.config.restart.partition(":")
+        if not self.record.wanted or self.removed or policy == "no":
+            return False
+        if policy == "on-failure":
+            failed = self.state.exit is not None and self.state.exit.code != 0
+            return failed and (not most or self.state.restart_count < int(most))
+        return True
+
+    async def _follow(self) -> None:
+        """Wait for the end of the run that is going on, release what it held, and report it."""
+        async with asyncio.TaskGroup() as group:
+            probe = self._probe()
+            probing = group.create_task(self._watch_health(probe)) if probe else None
+            if self._shimfd >= 0:
+                await readable(self._shimfd)
+            if probing:
+                probing.cancel()
+        ended = self.directory.exit()
+        try:
+            await self._release()
+        except (OSError, RuntimeFault) as error:
+            # The exit is known and others wait for it; removing the container releases again, and tells the user.
+            _LOG.error("container %s has ended, but holds on to the host: %s", self.id, error)
+        phase = Phase.EXITED if ended else Phase.DEAD
+        if ended is None:
+            why = "its shim was killed, so how the program ended is not known; what was left of it has been killed"
+            ended = Exit(code=137, at=time.time_ns(), error=why)
+        self._observe(True, phase=phase, pid=0, exit=ended, networks=(), ports=())
+        self.directory.forget_run()
+        if ended.oom_killed:
+            self._publish("oom")
+        self._publish("die", exitCode=str(ended.code))
+        self._idle.set()
+
+    async def _release(self) -> None:
+        """Kill what is left and give back what a run held; in reverse, by id alone, and again without harm."""
+        for fd in (self._pidfd, self._shimfd):
+            if fd >= 0:
+                os.close(fd)
+        self._pidfd = self._shimfd = -1
+        with contextlib.suppress(NotFound):
+            cgroup = self._host.cgroups.load(self.id)
+            await asyncio.to_thread(_empty, cgroup.kill, cgroup.remove)
+        await self._host.networks.release(self.id)
+
+    # Ending
+
+    async def stop(self, timeout: float | None) -> None:
+        self._want(False)
+        async with self._changing:
+            if not self.running:
+                return
+            grace = self.state.config.stop_timeout if timeout is None else timeout
+            image = self._host.images.get(self.state.image_id)
+            self._signal(spec.stop_signal(self.state.config, image))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), grace)
+                return
+            await self._kill_all()
+            await self._idle.wait()
+
+    async def kill(self, number: int) -> None:
+        if not self.running:
+            raise Conflict(f"container {self.state.name} is not running")
+        if number == signal.SIGKILL:
+            self._want(False)
+            await self._kill_all()
+        else:
+            self._signal(number)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    async def _kill_all(self) -> None:
+        with contextlib.suppress(NotFound):
+            await asyncio.to_thread(self._host.cgroups.load(self.id).kill)
+
+    async def wait(self) -> Exit:
+        await self._idle.wait()
+        if self.state.exit is None:
+            raise Conflict(f"container {self.state.name} has not been started")
+        return self.state.exit
+
+    async def remove(self, force: bool) -> None:
+        if not self._idle.is_set():
+            if not force:
+                raise Conflict(f"container {self.state.name} is running: stop it first, or force its removal")
+            self._want(False)
+            await self._kill_all()
+            await self._idle.wait()
+        async with self._changing:
+            if self.removed:
+                return
+            self._want(False)
+            self.removed = True
+            await self._release()
+            await asyncio.to_thread(self.directory.remove)
+            self._publish("destroy")
+
+    # Inside
+
+    async def exec(
+        self,
+        command: tuple[str, ...],
+        env: tuple[str, ...] = (),
+        user: str = "",
+        workdir: str = "",
+        timeout: float | None = None,
+    ) -> ExecResult:
+        if not self.running or self._pidfd < 0:
+            raise Conflict(f"container {self.state.name} is not running")
+        path = self.directory.path
+        return await execute(
+            self._host.spawner, path, self._pidfd, command, env=env, user=user, workdir=workdir, timeout=timeout
+        )
+
+    def _probe(self) -> Health | None:
+        if not self.running:
+            return None
+        return spec.health(self.state.config, self._host.images.get(self.state.image_id))
+
+    async def _watch_health(self, probe: Health) -> None:
+        began = self.state.started
+        progress = health.resumed(self.state.health, self.state.health_failing_streak, probe, _since(began))
+        delay = 0.0
+        while True:
+            await asyncio.sleep(delay)
+            result = await self._run_probe(probe)
+            progress = health.after_probe(progress, probe, result.exit_code == 0, _since(began))
+            delay = progress.delay
+            changed = progress.state is not self.state.health
+            kept = (*self.state.health_log, result)[-_PROBES_KEPT:]
+            self._observe(changed, health=progress.state, health_failing_streak=progress.streak, health_log=kept)
+            if changed:
+                self._publish(f"health_status: {progress.state}")
+
+    async def _run_probe(self, probe: Health) -> ProbeResult:
+        start = time.time_ns()
+        try:
+            result = await self.exec(health.command(probe), timeout=probe.timeout)
+            code, output = result.exit_code, (result.stdout + result.stderr)[:_PROBE_OUTPUT].decode(errors="replace")
+        except TimeoutError:
+            code, output = -1, f"health check timed out after {probe.timeout:g} s"
+        except StartError as error:
+            code, output = error.exit_code, str(error)
+        return ProbeResult(start=start, end=time.time_ns(), exit_code=code, output=output)
+
+    # State
+
+    def want(self) -> None:
+        """The user has asked for it to run."""
+        self._want(True)
+
+    def _want(self, wanted: bool) -> None:
+        if not wanted:
+            self._unwanted.set()
+        if self.record.wanted != wanted:
+            self.record = msgspec.structs.replace(self.record, wanted=wanted)
+            self.directory.save(self.record)
+
+    def _observe(self, durable: bool, /, **changes: object) -> None:
+        state = msgspec.structs.replace(self.state, **changes)
+        self.record = msgspec.structs.replace(self.record, state=state)
+        self.directory.save(self.record, durable)
+
+    def _publish(self, action: str, /, **attributes: str) -> None:
+        labels = self.state.config.labels
+        details = {"name": self.state.name, "image": self.state.config.image, **labels, **attributes}
+        event = Event(type="container", action=action, id=self.id, at=time.time_ns(), attributes=details)
+        self._host.events.publish(event)
+
+
+def _since(at: int) -> float:
+    return (time.time_ns() - at) / 1e9
+
+
+def _empty(kill: Callable[[], None], remove: Callable[[], None]) -> None:
+    kill()
+    remove()

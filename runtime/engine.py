@@ -1,0 +1,233 @@
+"""The runtime's face: containers by id or name, on one host.
+
+Opening it adopts whatever runs; closing it leaves everything running.  It owns which containers there are and under
+which names; what happens to one is `container.py`, what starts one is `stages/`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swarmd.runtime import cgroups, logs, spec
+from swarmd.runtime.container import Container, Host
+from swarmd.runtime.errors import Conflict, Invalid, NotFound
+from swarmd.runtime.events import Events
+from swarmd.runtime.exec import ExecResult
+from swarmd.runtime.images.store import ImageStore
+from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, LogEntry, Phase
+from swarmd.runtime.ports import Networks
+from swarmd.runtime.records import Directory, Record, load_all
+from swarmd.runtime.seccomp import compile_profile, default_profile
+from swarmd.runtime.spawner_client import Spawner
+
+if TYPE_CHECKING:
+    from swarmd.runtime.network.manager import NetworkManager
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    data_root: Path
+    run_root: Path
+    cgroup_parent: str = "swarmd"
+
+
+class Engine:
+    """`networks` and `images` are public parts of it; the containers' side is below."""
+
+    def __init__(self, config: EngineConfig, images: ImageStore, networks: "NetworkManager", host: Host) -> None:
+        self.config, self.images, self.networks = config, images, networks
+        self._host = host
+        self._containers: dict[str, Container] = {}
+        self._keepers: asyncio.TaskGroup
+        self._keeping: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def open(cls, config: EngineConfig, spawner: Spawner | None = None) -> "AbstractAsyncContextManager[Engine]":
+        """Open with a spawner that was started before the process had threads, or start one here."""
+        return _open(config, spawner)
+
+    async def create(self, config: ContainerConfig, name: str = "") -> str:
+        """Return the new container's id. Raises Conflict for a name that is taken, NotFound for an image that isn't."""
+        image = self.images.get(config.image)
+        spec.check(config, image)
+        id = secrets.token_hex(32)
+        name = name.removeprefix("/") or f"{id[:12]}"
+        if holder := next((c for c in self._containers.values() if c.state.name == name), None):
+            raise Conflict(f"the name {name} is taken by container {holder.id[:12]}: remove or rename that one")
+        now = time.time_ns()
+        state = ContainerState(id=id, name=name, config=config, image_id=image.id, phase=Phase.CREATED, created=now)
+        container = Container(Directory(self._root / id), Record(state=state), self._host)
+        container.directory.make(container.record)
+        self._containers[id] = container
+        self._host.events.publish(Event(type="container", action="create", id=id, at=now, attributes={"name": name}))
+        return id
+
+    async def start(self, id: str) -> None:
+        """Return once the program runs. Raises StartError naming the step that failed."""
+        container = self._find(id)
+        await container.start()
+        container.want()
+        self._keep_running(container)
+
+    async def stop(self, id: str, timeout: float | None = None) -> None:
+        await self._find(id).stop(timeout)
+
+    async def kill(self, id: str, signal: int = 9) -> None:
+        await self._find(id).kill(signal)
+
+    async def wait(self, id: str) -> Exit:
+        """Return how the run that is going on ends, or how the last one ended."""
+        return await self._find(id).wait()
+
+    async def remove(self, id: str, force: bool = False) -> None:
+        container = self._find(id)
+        await container.remove(force)
+        self._containers.pop(container.id, None)
+
+    def inspect(self, ref: str) -> ContainerState:
+        return self._find(ref).state
+
+    def list(self) -> Sequence[ContainerState]:
+        return [container.state for container in self._containers.values()]
+
+    def logs(
+        self,
+        id: str,
+        *,
+        follow: bool = False,
+        since: int = 0,
+        until: int = 0,
+        tail: int | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> AsyncIterator[LogEntry]:
+        container = self._find(id)
+        if container.state.config.log.driver == "none":
+            raise Invalid(f"container {container.state.name} keeps no log: its log driver is none")
+        selection = logs.Selection(since, until, tail, stdout, stderr)
+        path = container.directory.path / "container.log"
+        return logs.read(path, selection, follow, lambda: container.running)
+
+    async def exec(
+        self,
+        id: str,
+        command: Sequence[str],
+        *,
+        env: Sequence[str] = (),
+        user: str = "",
+        workdir: str = "",
+        timeout: float | None = None,
+    ) -> ExecResult:
+        return await self._find(id).exec(tuple(command), tuple(env), user, workdir, timeout)
+
+    def events(self) -> AsyncIterator[Event]:
+        return self._host.events.listen()
+
+    @property
+    def spawner_pid(self) -> int:
+        return self._host.spawner.pid
+
+    @property
+    def _root(self) -> Path:
+        return self.config.data_root / "containers"
+
+    def _find(self, ref: str) -> Container:
+        """By id, name, or the beginning of one id only."""
+        ref = ref.removeprefix("/")
+        if found := self._containers.get(ref):
+            return found
+        named = [c for c in self._containers.values() if c.state.name == ref]
+        matching = named or [c for id, c in self._containers.items() if ref and id.startswith(ref)]
+        if len(matching) != 1:
+            problem = f"{len(matching)} containers' ids begin with {ref}" if matching else f"no such container: {ref}"
+            raise NotFound(problem)
+        return matching[0]
+
+    def _keep_running(self, container: Container) -> None:
+        task = self._keepers.create_task(self._keep(container))
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+
+    def _leave(self) -> None:
+        """Stop following; what runs goes on."""
+        for task in self._keeping:
+            task.cancel()
+
+    async def _keep(self, container: Container) -> None:
+        try:
+            await container.keep()
+        except Exception:
+            # One container's trouble must not take the others' keepers with it.
+            _LOG.exception("container %s is no longer followed; it is adopted when swarmd starts again", container.id)
+            return
+        if container.state.config.auto_remove and not container.removed:
+            with contextlib.suppress(NotFound):
+                await self.remove(container.id)
+
+    async def _adopt(self, keepers: asyncio.TaskGroup) -> None:
+        self._keepers = keepers
+        self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for directory, record in load_all(self._root):
+            container = Container(directory, record, self._host)
+            self._containers[container.id] = container
+            if await container.adopt() or (container.state.config.auto_remove and container.state.exit):
+                self._keep_running(container)
+        await self._release_strays()
+
+    async def _release_strays(self) -> None:
+        """Give back what belongs to no running container: a daemon before this one was killed between two steps."""
+        running = {id for id, container in self._containers.items() if container.directory.run()}
+        for id in set(self._host.cgroups.list()) - running:
+            group = self._host.cgroups.load(id)
+            await asyncio.to_thread(group.kill)
+            await asyncio.to_thread(group.remove)
+        for id in set(self._host.networks.sandboxes()) - running:
+            await self._host.networks.release(id)
+
+
+@asynccontextmanager
+async def _open(config: EngineConfig, spawner: Spawner | None) -> AsyncIterator[Engine]:
+    # Imported late: pyroute2 takes a third of a second, which the spawner need not wait for.
+    from swarmd.runtime.network.manager import NetworkManager
+
+    with contextlib.ExitStack() as stack:
+        if spawner is None:
+            spawner = Spawner()
+            spawner.start()
+        stack.callback(spawner.close)
+        images = ImageStore(config.data_root / "images")
+        async with (
+            NetworkManager.open(config.data_root / "networks", config.run_root) as networks,
+            opened(config, images, networks, spawner) as engine,
+        ):
+            yield engine
+
+
+@asynccontextmanager
+async def opened(
+    config: EngineConfig, images: ImageStore, networks: "NetworkManager", spawner: Spawner
+) -> AsyncIterator[Engine]:
+    """An engine made of given parts."""
+    hierarchy = cgroups.detect(config.cgroup_parent)
+    attaching: Networks = networks
+    host = Host(spawner, hierarchy, images, attaching, _compile_seccomp, Events())
+    engine = Engine(config, images, networks, host)
+    async with asyncio.TaskGroup() as keepers:
+        await engine._adopt(keepers)
+        try:
+            yield engine
+        finally:
+            engine._leave()
+
+
+def _compile_seccomp(profile: str, allowed: frozenset[str]) -> bytes:
+    return compile_profile(default_profile() if profile == "default" else profile, allowed)

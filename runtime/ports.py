@@ -1,0 +1,45 @@
+"""What the engine needs of its neighbours; `network`, `seccomp` and `images` implement it, tests bring fakes."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from swarmd.runtime.images.config import ImageConfig
+from swarmd.runtime.model import ContainerConfig, NetworkState, PortMapping
+
+# (profile, capability names) -> classic BPF; profile as in Security.seccomp, never "unconfined"
+CompileSeccomp = Callable[[str, frozenset[str]], bytes]
+
+
+class Sandbox(Protocol):
+    """The network side of one container: there before its program starts."""
+
+    @property
+    def netns_path(self) -> str: ...  # "" is the host's
+    @property
+    def networks(self) -> tuple[NetworkState, ...]: ...
+    @property
+    def ports(self) -> tuple[PortMapping, ...]: ...
+    @property
+    def nameservers(self) -> tuple[str, ...]: ...
+    @property
+    def hosts(self) -> Sequence[tuple[str, Sequence[str]]]: ...
+
+
+class Networks(Protocol):
+    async def attach(self, container_id: str, name: str, config: ContainerConfig) -> Sandbox: ...
+    async def release(self, container_id: str) -> None: ...
+    def sandboxes(self) -> Sequence[str]: ...  # ids of the containers that are attached
+
+
+class Image(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def config(self) -> ImageConfig: ...
+    @property
+    def layers(self) -> tuple[Path, ...]: ...  # lowest first
+
+
+class Images(Protocol):
+    def get(self, ref: str) -> Image: ...

@@ -1,0 +1,104 @@
+"""The daemon's side of the spawner: keeps one running and turns requests into answers.
+
+Every request brings the pipe its answer comes through, so nothing waits for anything else; `stages/spawner.py` draws
+the conversation.
+"""
+
+import array
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from swarmd.runtime.errors import StartError
+
+_LIBRARY = Path(__file__).parents[2]  # the folder that holds the swarmd package
+_PROGRAM = "import sys; sys.path.append(sys.argv.pop(1)); from swarmd.runtime.stages.spawner import main; main()"
+
+
+class Spawner:
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start the process; called once before the daemon has threads, and again when it is found dead."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-S", "-E", "-c", _PROGRAM, str(_LIBRARY), str(theirs.fileno())]
+
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd="/")
+        theirs.close()
+        self._socket = ours
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def close(self) -> None:
+        if self._socket and self._process:
+            self._socket.close()
+            self._process.wait(10)
+
+    async def ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        """Send a request and return its answer; cancelling closes the pipe, which an exec helper takes as an order to
+        kill. Raises StartError for an answer that says why not."""
+        reader, writer = os.pipe()
+        try:
+            try:
+                self._send(json.dumps(request).encode(), [*fds, writer])
+            finally:
+                os.close(writer)
+            data = await read_to_end(reader)
+        finally:
+            os.close(reader)
+        if not data:
+            raise StartError(f"{request['op']}: the process that served it was killed")
+        answer: dict[str, Any] = json.loads(data)
+        if "error" in answer:
+            raise StartError(answer["error"], answer["exit_code"])
+        return answer
+
+    def _send(self, data: bytes, fds: list[int]) -> None:
+        for last in (False, True):
+            try:
+                assert self._socket is not None, "start() comes first"
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+                self._socket.sendmsg([data], rights)
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                if last:
+                    raise
+                self.close()
+                self.start()
+
+
+async def readable(fd: int) -> None:
+    """Wait until fd is readable; a pidfd is, once its process has ended."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, _set, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def read_to_end(fd: int, keep: int = 1 << 20) -> bytes:
+    """Read all that comes through a pipe, keeping the first `keep` bytes."""
+    kept = bytearray()
+    while True:
+        await readable(fd)
+        chunk = os.read(fd, 65536)
+        if not chunk:
+            return bytes(kept)
+        kept += chunk[: keep - len(kept)]

@@ -1,0 +1,275 @@
+"""The container's first process, from the fork by its shim to the exec of the program: a list of steps.
+
+Each step is a function whose name is the first word of what the user reads when it fails.  Up to `enter_root` this
+process sees the host's files; after it everything reached by name is the container's, so nothing is imported from there
+on.  It is not dumpable until exec: a root program inside can't reach the host through its /proc entry.
+
+    shim                                          init (pid 1)
+      | -- fork ------------------------------------> |
+      |                                               | STEPS, top to bottom
+      | <-- {"console": true} + pty master ---------- |  only with a terminal
+      | <-- {"error": "step: object: why", code} ---- |  a step failed; init ends
+      | <-- end of file (close-on-exec) ------------- |  the program runs
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import termios
+from typing import Any, NoReturn
+
+from swarmd.runtime.stages import files, mounts, privileges, syscalls
+from swarmd.runtime.stages.privileges import Identity, StepError
+
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_LINKS = {
+    "/dev/fd": "/proc/self/fd",
+    "/dev/stdin": "/proc/self/fd/0",
+    "/dev/stdout": "/proc/self/fd/1",
+    "/dev/stderr": "/proc/self/fd/2",
+    "/dev/ptmx": "pts/ptmx",
+}
+
+
+class Init:
+    """What the steps hand on to one another; `config` is the OCI config."""
+
+    def __init__(self, directory: str, config: dict[str, Any], stdio: list[int], channel: socket.socket) -> None:
+        self.directory, self.config, self.stdio, self.channel = directory, config, stdio, channel
+        self.process: dict[str, Any] = config["process"]
+        self.linux: dict[str, Any] = config["linux"]
+        self.annotations: dict[str, str] = config["annotations"]
+        self.root = -1
+        self.seccomp = b""
+        self.identity = Identity(0, 0, [], "/")
+        self.environment: dict[str, str] = {}
+
+
+def join_cgroup(init: Init) -> None:
+    for path in json.loads(init.annotations["swarmd.cgroup.procs"]):
+        files.put(path, "0")
+
+
+def namespaces(init: Init) -> None:
+    """The pid namespace is there since the fork; the cgroup one must come after joining the cgroup."""
+    for namespace in init.linux["namespaces"]:
+        if namespace["type"] == "network" and namespace.get("path"):
+            fd = os.open(namespace["path"], os.O_RDONLY | os.O_CLOEXEC)
+            syscalls.setns(fd, syscalls.CLONE_NEWNET, namespace["path"])
+            os.close(fd)
+    syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWCGROUP)
+
+
+def hostname(init: Init) -> None:
+    socket.sethostname(init.config["hostname"])
+
+
+def oom_score(init: Init) -> None:
+    adjustment = init.process.get("oomScoreAdj", 0)
+    if adjustment:
+        files.put("/proc/self/oom_score_adj", str(adjustment))
+
+
+def ulimits(init: Init) -> None:
+    privileges.set_limits(init.process)
+
+
+def seccomp_profile(init: Init) -> None:
+    if name := init.annotations.get("swarmd.seccomp.bpf"):
+        init.seccomp = files.read_bytes(f"{init.directory}/{name}")
+
+
+def root_filesystem(init: Init) -> None:
+    # Slave, not private: what the host unmounts later must not be kept busy by a copy in here.
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+    lower = json.loads(init.annotations["swarmd.overlay.lower"])
+    attributes = 0 if init.annotations.get("swarmd.privileged") else syscalls.ATTR_NODEV
+    directory = init.directory
+    init.root = mounts.overlay(lower, f"{directory}/upper", f"{directory}/work", f"{directory}/rootfs", attributes)
+
+
+def mount(init: Init) -> None:
+    for entry in init.config["mounts"]:
+        mounts.perform(init.root, entry)
+
+
+def devices(init: Init) -> None:
+    """The host's own nodes, bound one by one: the file systems around them are nodev, so mknod gives no device."""
+    for path in (*(f"/dev/{name}" for name in _DEVICES), *(d["path"] for d in init.linux.get("devices", []))):
+        fd = syscalls.open_tree(path, False)
+        mounts.attach(fd, init.root, path)
+        os.close(fd)
+    dev = syscalls.open_beneath(init.root, "/dev", os.O_PATH | os.O_DIRECTORY)
+    for link, target in _LINKS.items():
+        with contextlib.suppress(FileExistsError):
+            os.symlink(target, link.rpartition("/")[2], dir_fd=dev)
+    os.close(dev)
+
+
+def sysctls(init: Init) -> None:
+    for name, value in init.linux.get("sysctl", {}).items():
+        path = f"/proc/sys/{name.replace('.', '/')}"
+        fd = syscalls.open_beneath(init.root, path, os.O_WRONLY)
+        try:
+            os.write(fd, value.encode())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{name}={value}") from None
+        finally:
+            os.close(fd)
+
+
+def cover_paths(init: Init) -> None:
+    for path in init.linux.get("readonlyPaths", []):
+        mounts.make_read_only(init.root, path)
+    for path in init.linux.get("maskedPaths", []):
+        mounts.mask(init.root, path)
+
+
+def terminal(init: Init) -> None:
+    """Open the pty in the container's own devpts, so that its name means something there; the shim gets the master."""
+    if not init.process.get("terminal"):
+        return
+    master = syscalls.open_beneath(init.root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(master, 0x40045431, b"\0\0\0\0")  # TIOCSPTLCK: unlock
+    number = int.from_bytes(fcntl.ioctl(master, 0x80045430, b"\0\0\0\0"), "little")  # TIOCGPTN
+    slave = syscalls.open_beneath(init.root, f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY)
+    console = syscalls.open_tree(f"/proc/self/fd/{slave}", False)
+    mounts.attach(console, init.root, "/dev/console")
+    os.close(console)
+    socket.send_fds(init.channel, [b'{"console":true}'], [master])
+    os.close(master)
+    init.stdio = [slave, slave, slave]
+
+
+def enter_root(init: Init) -> None:
+    """From here on "/" is the container's: nothing of the host is reachable by name."""
+    if init.config["root"].get("readonly"):
+        syscalls.set_mount_attributes(init.root, syscalls.ATTR_RDONLY, 0, False, "/")
+    os.fchdir(init.root)
+    syscalls.pivot_root(".", ".")
+    syscalls.umount(".", syscalls.MNT_DETACH)
+    os.chdir("/")
+    os.umask(0o022)
+
+
+def standard_streams(init: Init) -> None:
+    os.setsid()
+    for number, fd in enumerate(init.stdio):
+        os.dup2(fd, number)
+    if init.process.get("terminal"):
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    keep = os.dup2(init.channel.fileno(), 3, inheritable=False) if init.channel.fileno() != 3 else 3
+    if keep != init.channel.fileno():
+        init.channel.detach()
+        init.channel = _channel(keep)
+    syscalls.close_from(4)
+
+
+def _channel(fd: int) -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
+
+
+def user(init: Init) -> None:
+    wanted = init.annotations.get("swarmd.user", "")
+    init.identity = privileges.find_identity(wanted, json.loads(init.annotations.get("swarmd.groups", "[]")))
+    init.environment = privileges.environment(init.process, init.identity)
+    if init.process.get("terminal"):
+        os.fchown(0, init.identity.uid, -1)
+
+
+def working_directory(init: Init) -> None:
+    privileges.enter_workdir(init.process["cwd"])
+
+
+def privileges_dropped(init: Init) -> None:
+    privileges.become(init.process, init.identity, init.seccomp)
+    # Last, as a change of user clears it: nobody reads the program's output or its exit status once the shim is gone.
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def program(init: Init) -> None:
+    if init.annotations.get("swarmd.init"):
+        _reap_for_program(init)
+    privileges.run(init.process["args"], init.environment)
+
+
+STEPS = (
+    join_cgroup,
+    namespaces,
+    hostname,
+    oom_score,
+    ulimits,
+    seccomp_profile,
+    root_filesystem,
+    mount,
+    devices,
+    sysctls,
+    cover_paths,
+    terminal,
+    enter_root,
+    standard_streams,
+    user,
+    working_directory,
+    privileges_dropped,
+    program,
+)
+
+
+def run(directory: str, config: dict[str, Any], stdio: list[int], channel: socket.socket) -> NoReturn:
+    """Become the container's program; ends the process either way."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    init = Init(directory, config, stdio, channel)
+    step = STEPS[0]
+    try:
+        for step in STEPS:
+            step(init)
+        raise AssertionError("the last step execs")
+    except StepError as error:
+        reason, code = str(error), error.exit_code
+    except Exception as error:
+        reason, code = f"{step.__name__.replace('_', ' ')}: {_reason(error)}", 125
+    init.channel.send(files.dump_json({"error": reason, "exit_code": code}))
+    os._exit(code)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
+        return f"{name}: {(error.strerror or 'failed').lower()}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _reap_for_program(init: Init) -> None:
+    """Stay as pid 1, which forwards signals and reaps, and return in a child that is to be the program."""
+    everything = signal.valid_signals()
+    syscalls.set_title("swarmd-init")
+    signal.pthread_sigmask(signal.SIG_SETMASK, everything)
+    child = os.fork()
+    if not child:
+        os.setsid()
+        return
+    syscalls.close_from(0)
+    while True:
+        number = signal.sigwait(everything)
+        if number != signal.SIGCHLD:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+            continue
+        _reap(child)
+
+
+def _reap(child: int) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
+        if not pid:
+            return

@@ -1,0 +1,96 @@
+"""Writes a container's output as Docker's json-file log: one {"log", "stream", "time"} object per line.
+
+A line longer than `_LONGEST` is written in parts, of which only the last ends in a newline.  Bytes that are not UTF-8
+are kept as lone surrogates, so a reader gets back exactly what was written.  A slow disk slows the program down; lines
+are lost only while the disk refuses them, and then a line says how many.
+"""
+
+import contextlib
+import os
+import time
+from json.encoder import encode_basestring_ascii
+
+from swarmd.runtime.stages import files
+
+_LONGEST = 16384
+
+
+class Log:
+    """`max_size` in bytes, 0 for none, bounds each of `max_file` files: path, path.1 (older), path.2, ..."""
+
+    def __init__(self, path: str, max_size: int, max_file: int) -> None:
+        self._path, self._max_size, self._max_file = path, max_size, max_file
+        self._rest: dict[str, bytes] = {"stdout": b"", "stderr": b""}
+        self._lost = 0
+        self._open()
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Write the whole lines of data; what follows the last newline waits for more."""
+        *lines, rest = (self._rest[stream] + data).split(b"\n")
+        parts = [part for line in lines for part in _split(line + b"\n")]
+        *long, self._rest[stream] = _split(rest)
+        self._append(stream, [*parts, *long])
+
+    def flush(self, stream: str) -> None:
+        """Write what is left of a stream that has ended without a newline."""
+        rest, self._rest[stream] = self._rest[stream], b""
+        if rest:
+            self._append(stream, [rest])
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # there is nobody left to tell
+            os.fsync(self._fd)
+        os.close(self._fd)
+
+    def _append(self, stream: str, parts: list[bytes]) -> None:
+        if not parts:
+            return
+        now = timestamp(time.time_ns())
+        try:
+            if self._max_size and self._size >= self._max_size:
+                self._rotate()
+            if self._lost:
+                self._put(_entry("stderr", f"swarmd: {self._lost} lines lost: the disk refused them\n".encode(), now))
+                self._lost = 0
+            self._put(b"".join(_entry(stream, part, now) for part in parts))
+        except OSError:
+            self._lost += len(parts)
+
+    def _put(self, data: bytes) -> None:
+        try:
+            files.write_all(self._fd, data)
+        except OSError:
+            os.ftruncate(self._fd, self._size)  # no half line
+            raise
+        self._size += len(data)
+
+    def _open(self) -> None:
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._size = os.fstat(self._fd).st_size
+
+    def _rotate(self) -> None:
+        if self._max_file == 1:
+            os.ftruncate(self._fd, 0)
+            self._size = 0
+            return
+        names = [self._path, *(f"{self._path}.{n}" for n in range(1, self._max_file))]
+        for newer, older in zip(reversed(names[:-1]), reversed(names[1:]), strict=True):
+            if os.path.exists(newer):
+                os.rename(newer, older)
+        os.close(self._fd)
+        self._open()
+
+
+def timestamp(at: int) -> str:
+    """RFC 3339 with nanoseconds, UTC."""
+    seconds, nanoseconds = divmod(at, 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
+
+
+def _split(line: bytes) -> list[bytes]:
+    return [line[i : i + _LONGEST] for i in range(0, len(line), _LONGEST)] or [b""]
+
+
+def _entry(stream: str, part: bytes, now: str) -> bytes:
+    text = encode_basestring_ascii(part.decode("utf-8", "surrogateescape"))
+    return f'{{"log":{text},"stream":"{stream}","time":"{now}"}}\n'.encode()

@@ -1,0 +1,201 @@
+"""What the program may do: user, groups, capabilities, no_new_privs, seccomp; and the moment of exec.
+
+Used after pivot_root and by exec alike, so nothing here imports, and the passwd and group files it reads are the
+container's: hostile, perhaps huge, perhaps a FIFO.
+"""
+
+import os
+import resource
+import signal
+import stat
+from typing import Any
+
+from swarmd.runtime.stages import files, syscalls
+
+# In the order of the kernel's numbers, linux/capability.h.
+CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+)
+_FILE_LIMIT = 1 << 20
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class StepError(Exception):
+    """A step failed for a reason that no system call names; exit_code as a shell would report it."""
+
+    def __init__(self, message: str, exit_code: int = 125) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Identity:
+    """Who the program runs as."""
+
+    def __init__(self, uid: int, gid: int, groups: list[int], home: str) -> None:
+        self.uid, self.gid, self.groups, self.home = uid, gid, groups, home
+
+
+def find_identity(user: str, additional: list[str]) -> Identity:
+    """Look up "[user|uid][:group|gid]" in the container's own files; a number needs no entry there.
+
+    A user named without a group gets the memberships that /etc/group gives it, as login would.
+    """
+    name, _, group = user.partition(":")
+    passwd, groups = _entries("/etc/passwd", 7), _entries("/etc/group", 4)
+    entry = next((e for e in passwd if e[0] == name), None) or next((e for e in passwd if e[2] == (name or "0")), None)
+    if entry is None and name and not name.isdigit():
+        raise StepError(f"user: {name}: no such user in the image's /etc/passwd", 126)
+    uid = int(entry[2]) if entry else int(name or 0)
+    gid = int(entry[3]) if entry else 0
+    memberships: list[int] = []
+    if group:
+        gid = _group_id(group, groups)
+    elif entry:
+        memberships = [int(g[2]) for g in groups if entry[0] in g[3].split(",")]
+    memberships += [_group_id(extra, groups) for extra in additional]
+    return Identity(uid, gid, sorted({gid, *memberships}), entry[5] if entry else "/")
+
+
+def _group_id(name: str, groups: list[list[str]]) -> int:
+    found = next((int(g[2]) for g in groups if g[0] == name), None)
+    if found is None and not name.isdigit():
+        raise StepError(f"user: group {name}: no such group in the image's /etc/group", 126)
+    return int(name) if found is None else found
+
+
+def _entries(path: str, fields: int) -> list[list[str]]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return []
+    try:
+        data = files.read_fd(fd, _FILE_LIMIT) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    finally:
+        os.close(fd)
+    rows = [line.split(":") for line in data.decode("utf-8", "replace").splitlines()]
+    return [row for row in rows if len(row) >= fields and row[2].isdigit() and (fields != 7 or row[3].isdigit())]
+
+
+def capability_mask(names: list[str]) -> int:
+    return sum(1 << CAPABILITIES.index(name) for name in names)
+
+
+def become(process: dict[str, Any], identity: Identity, seccomp: bytes) -> None:
+    """Give up everything that the program is not to have; what remains of this process is the program's equal.
+
+    Without no_new_privs a filter needs CAP_SYS_ADMIN, so it goes in before the capabilities go; with it, as the last.
+    """
+    bounding = capability_mask(process["capabilities"]["bounding"])
+    effective = capability_mask(process["capabilities"]["effective"])
+    held = 0
+    for number in range(len(CAPABILITIES)):
+        if not syscalls.has_capability(number):
+            continue  # this host's swarmd lacks it, or this kernel
+        held |= 1 << number
+        if not bounding >> number & 1:
+            syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+    effective &= held
+    syscalls.clear_ambient()
+    no_new_privileges = process.get("noNewPrivileges", False)
+    if seccomp and not no_new_privileges:
+        syscalls.install_seccomp(seccomp)
+    os.setgroups(identity.groups)
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
+    if identity.uid == 0:
+        syscalls.capset(effective, effective, 0)
+    if no_new_privileges:
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        if seccomp:
+            syscalls.install_seccomp(seccomp)
+
+
+def set_limits(process: dict[str, Any]) -> None:
+    for limit in process.get("rlimits", []):
+        name, soft, hard = limit["type"], limit["soft"], limit["hard"]
+        try:
+            resource.setrlimit(getattr(resource, name), (_limit(soft), _limit(hard)))
+        except (OSError, ValueError) as error:
+            reason = "this host's swarmd may not raise it that far (it lacks CAP_SYS_RESOURCE)"
+            raise StepError(f"ulimits: {name.removeprefix('RLIMIT_').lower()} {soft}:{hard}: {reason}") from error
+
+
+def _limit(value: int) -> int:
+    return resource.RLIM_INFINITY if value < 0 else value
+
+
+def environment(process: dict[str, Any], identity: Identity) -> dict[str, str]:
+    values = dict(entry.partition("=")[::2] for entry in process["env"])
+    values.setdefault("PATH", DEFAULT_PATH)
+    values.setdefault("HOME", identity.home)
+    return values
+
+
+def enter_workdir(path: str) -> None:
+    try:
+        os.makedirs(path, 0o755, exist_ok=True)
+        os.chdir(path)
+    except OSError as error:
+        raise StepError(f"working directory: {path}: {error.strerror}", 126) from None
+
+
+def run(arguments: list[str], env: dict[str, str]) -> None:
+    """Exec the program, looked up in the container's PATH; returns never."""
+    # Python ignores these for itself; the program must start with the defaults.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    program, denied = arguments[0], ""
+    places = [program] if "/" in program else [f"{d or '.'}/{program}" for d in env["PATH"].split(":")]
+    for place in places:
+        try:
+            os.execve(place, arguments, env)
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.isfile(place):
+                raise StepError(f"program: {place}: its interpreter is not in the image", 127) from None
+        except OSError as error:
+            denied = denied or f"program: {place}: {(error.strerror or 'cannot be run').lower()}"
+    if denied:
+        raise StepError(denied, 126)
+    where = "no such file in the image" if "/" in program else f"not found in PATH ({env['PATH']})"
+    raise StepError(f"program: {program}: {where}", 127)

@@ -1,0 +1,183 @@
+"""One container's keeper: starts its init, writes its log, and records how it ended.
+
+Forked from the spawner and alone from then on; it outlives the spawner and the daemon.  Invariant: run.json names this
+process before anything of the container exists, and exit.json is on the disk before this process ends.  So a daemon
+that finds no shim and no exit.json knows that the shim was killed.
+
+    run.json    {"boot", "shim", "shim_start", "pid", "pid_start", "started"}; the last three once the program runs
+    exit.json   {"code", "at", "oom_killed", "error"}
+"""
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import time
+from typing import Any, NoReturn
+
+from swarmd.runtime.stages import files, init, syscalls
+from swarmd.runtime.stages.jsonlog import Log
+
+_CHUNK = 65536
+
+
+def run(directory: str, reply: int) -> NoReturn:
+    """Keep one container until it has ended; the answer to the start goes to the descriptor reply."""
+    try:
+        _Shim(directory, reply).run()
+    except Exception as error:
+        _answer(reply, {"error": f"shim: {error}", "exit_code": 125})
+    os._exit(0)
+
+
+def _answer(reply: int, value: dict[str, Any]) -> None:
+    try:
+        os.write(reply, files.dump_json(value))
+    except BrokenPipeError:
+        return  # the daemon is gone; its next life reads run.json and exit.json
+
+
+class _Shim:
+    def __init__(self, directory: str, reply: int) -> None:
+        self._directory, self._reply = directory, reply
+        self._config: dict[str, Any] = json.loads(files.read_bytes(f"{directory}/config.json"))
+        self._annotations: dict[str, str] = self._config["annotations"]
+        self._record: dict[str, Any] = {
+            "boot": files.boot_id(),
+            "shim": os.getpid(),
+            "shim_start": files.start_time(os.getpid()),
+        }
+        self._readers: dict[int, str] = {}
+        self._theirs: list[int] = []
+        self._stdin = -1
+
+    def run(self) -> None:
+        os.setsid()
+        # Nothing here makes cycles, and a collection would write to every page shared with the spawner.
+        gc.disable()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        syscalls.set_title(f"swarmd-shim {self._directory.rpartition('/')[2][:12]}")
+        self._save_record()
+        if self._abandoned():
+            return
+        self._open_streams()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        pid = os.fork()
+        if not pid:
+            ours.close()
+            init.run(self._directory, self._config, self._theirs, theirs)
+        theirs.close()
+        for fd in set(self._theirs):
+            os.close(fd)
+        failure = self._follow_init(ours)
+        ours.close()
+        if failure is None:
+            self._record |= {"pid": pid, "pid_start": files.start_time(pid), "started": time.time_ns()}
+            self._save_record()
+            _answer(self._reply, self._record)
+        # With the pipe still open on failure: the answer comes after exit.json, so that it is never taken back.
+        log = self._log()
+        if failure is None:
+            os.close(self._reply)
+            self._reply = -1
+        self._pump(log, pid)
+        _, status = os.waitpid(pid, 0)
+        log.close()
+        self._save_exit(status, failure)
+        if failure is not None:
+            _answer(self._reply, failure)
+
+    def _abandoned(self) -> bool:
+        """Whether the daemon ended before this began: its next life may have looked already, so nothing is started."""
+        poll = select.poll()
+        poll.register(self._reply, 0)
+        return bool(poll.poll(0))
+
+    def _save_record(self) -> None:
+        # Not synced: after a crash of the host its pids mean nothing.
+        files.replace(f"{self._directory}/run.json", files.dump_json(self._record), durable=False)
+
+    def _open_streams(self) -> None:
+        if self._config["process"].get("terminal"):
+            return
+        if self._annotations.get("swarmd.stdin"):
+            stdin, self._stdin = os.pipe()
+        else:
+            stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._theirs.append(stdin)
+        for stream in ("stdout", "stderr"):
+            reader, writer = os.pipe()
+            self._readers[reader] = stream
+            self._theirs.append(writer)
+
+    def _follow_init(self, channel: socket.socket) -> dict[str, Any] | None:
+        """Return None once the program runs, else what stopped it."""
+        while True:
+            data, fds, _, _ = socket.recv_fds(channel, 65536, 1)
+            if not data:
+                return None
+            message: dict[str, Any] = json.loads(data)
+            if "error" in message:
+                return message
+            self._readers[fds[0]] = "stdout"
+
+    def _log(self) -> Log:
+        limits = json.loads(self._annotations["swarmd.log"])
+        return Log(limits["path"], limits["max_size"], limits["max_file"])
+
+    def _pump(self, log: Log, pid: int) -> None:
+        """Copy output to the log until the program has ended and all it wrote is read.
+
+        A pipe may stay open in a process that this container handed it to; so the end of the program, not the end of
+        the pipe, ends this, after what the pipes hold has been read.
+        """
+        poll = select.poll()
+        ended = os.pidfd_open(pid)
+        for fd in (ended, *self._readers):
+            poll.register(fd, select.POLLIN)
+        while True:
+            ready = [fd for fd, _ in poll.poll()]
+            for fd in ready:
+                if fd != ended and not self._copy(log, fd):
+                    poll.unregister(fd)
+                    del self._readers[fd]
+                    os.close(fd)
+            if ready == [ended]:
+                break
+        for stream in ("stdout", "stderr"):
+            log.flush(stream)
+        os.close(ended)
+
+    def _copy(self, log: Log, fd: int) -> bool:
+        try:
+            data = os.read(fd, _CHUNK)
+        except OSError:
+            return False  # EIO: the last process has closed the terminal
+        log.write(self._readers[fd], data) if data else log.flush(self._readers[fd])
+        return bool(data)
+
+    def _save_exit(self, status: int, failure: dict[str, Any] | None) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        record = {
+            "code": code if code >= 0 else 128 - code,
+            "at": time.time_ns(),
+            "oom_killed": self._oom_kills() > 0,
+            "error": failure["error"] if failure else "",
+        }
+        files.replace(f"{self._directory}/exit.json", files.dump_json(record))
+
+    def _oom_kills(self) -> int:
+        """The kernel's own count: memory.oom_control in cgroup v1, memory.events in v2."""
+        for procs in json.loads(self._annotations["swarmd.cgroup.procs"]):
+            for name in ("memory.oom_control", "memory.events"):
+                try:
+                    text = files.read_bytes(f"{procs.rpartition('/')[0]}/{name}", 4096)
+                except OSError:
+                    continue
+                for line in text.splitlines():
+                    if line.startswith(b"oom_kill "):
+                        return int(line.split()[1])
+        return 0

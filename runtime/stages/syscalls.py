@@ -1,0 +1,196 @@
+"""Linux system calls that Python lacks, as thin functions that raise OSError with the path they were about.
+
+Everything is resolved when this module is imported, in the spawner: the stages that run inside a container's files
+only call.  Standard library only.  Numbers are those of the calls that are the same on every architecture; the others
+go through their libc functions.
+"""
+
+import ctypes
+import os
+import struct
+from typing import Any
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_REC = 0x4000
+MS_SLAVE = 0x80000
+MNT_DETACH = 2
+
+ATTR_RDONLY = 0x1
+ATTR_NOSUID = 0x2
+ATTR_NODEV = 0x4
+ATTR_NOEXEC = 0x8
+ATTR_NOATIME = 0x10
+ATTR_STRICTATIME = 0x20
+
+PROPAGATION = {"private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20}
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_SECCOMP = 22
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_SECCOMP_MODE_FILTER = 2
+
+_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
+_CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
+_OPEN_TREE_CLONE = 1
+_AT_RECURSIVE = 0x8000
+_AT_EMPTY_PATH = 0x1000
+_AT_FDCWD = -100
+_MOVE_MOUNT_BOTH_EMPTY = 0x4 | 0x40
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_mount, _umount2, _pivot_root = _libc.mount, _libc.umount2, _libc.pivot_root
+_unshare, _setns, _prctl, _capset = _libc.unshare, _libc.setns, _libc.prctl, _libc.capset
+_prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+_mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+
+
+def _checked(result: int, path: str) -> int:
+    if result == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)
+    return result
+
+
+def _syscall(path: str, number: int, *arguments: int | bytes | None) -> int:
+    # A variadic call would pass a plain Python int as 32 bits.
+    wide: list[Any] = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return _checked(_libc.syscall(ctypes.c_long(number), *wide), path)
+
+
+def unshare(flags: int) -> None:
+    _checked(_unshare(flags), "namespaces")
+
+
+def setns(fd: int, flags: int, path: str) -> None:
+    """Join the namespace that fd is of, or with a pidfd all those of its process named by flags."""
+    _checked(_setns(fd, flags), path)
+
+
+def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
+    _checked(_mount(source.encode(), target.encode(), fstype.encode(), flags, data.encode()), target)
+
+
+def umount(target: str, flags: int = 0) -> None:
+    _checked(_umount2(target.encode(), flags), target)
+
+
+def pivot_root(new: str, old: str) -> None:
+    _checked(_pivot_root(new.encode(), old.encode()), new)
+
+
+def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
+    return _checked(_prctl(option, a, b, c, d), f"prctl {option}")
+
+
+def set_name(name: str) -> None:
+    """Set the command name that `ps` and /proc/<pid>/comm show; the kernel keeps 15 bytes."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def set_title(title: str) -> None:
+    """Make `ps` show title for this process: its name, and its arguments where exec left them in memory."""
+    set_name(title)
+    with open("/proc/self/stat", "rb") as stat:
+        start, end = (int(field) for field in stat.read().rpartition(b")")[2].split()[45:47])
+    if end - start > 0:
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, title.encode(), min(len(title.encode()), end - start - 1))
+
+
+def clear_ambient() -> None:
+    prctl(PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+
+
+def has_capability(number: int) -> bool:
+    """Whether the bounding set has it; not, when the kernel does not know it."""
+    return bool(_prctl(PR_CAPBSET_READ, number, 0, 0, 0) == 1)
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Set the calling thread's capabilities, given as bit masks; capset(2), version 3 of its header."""
+    header = struct.pack("=Ii", 0x20080522, 0)
+    halves = [(mask & 0xFFFFFFFF, mask >> 32) for mask in (effective, permitted, inheritable)]
+    data = struct.pack("=6I", *(half[0] for half in halves), *(half[1] for half in halves))
+    _checked(_capset(header, data), "capabilities")
+
+
+def install_seccomp(program: bytes) -> None:
+    """Install a classic BPF program; needs CAP_SYS_ADMIN or no_new_privs."""
+    code = ctypes.create_string_buffer(program, len(program))
+    fprog = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
+    holder = ctypes.create_string_buffer(fprog, len(fprog))
+    prctl(PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(holder))
+
+
+def close_from(first: int) -> None:
+    _syscall(f"fd {first}", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+
+
+def open_beneath(root: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open path as if root were "/": no symlink and no ".." leads out of it."""
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    return _syscall(path, _OPENAT2, root, os.fsencode(path), how, len(how))
+
+
+def syncfs(fd: int, path: str) -> None:
+    _checked(_libc.syncfs(fd), path)
+
+
+def open_tree(source: str, recursive: bool) -> int:
+    """Return a detached copy of the mount (and, if recursive, of those below it) at source."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+    return _syscall(source, _OPEN_TREE, _AT_FDCWD, source.encode(), flags)
+
+
+def set_mount_attributes(fd: int, attributes: int, propagation: int, recursive: bool, path: str) -> None:
+    attr = struct.pack("=QQQQ", attributes, 0, propagation, 0)
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    _syscall(path, _MOUNT_SETATTR, fd, b"", flags, attr, len(attr))
+
+
+def move_mount(mount_fd: int, target_fd: int, path: str) -> None:
+    _syscall(path, _MOVE_MOUNT, mount_fd, b"", target_fd, b"", _MOVE_MOUNT_BOTH_EMPTY)
+
+
+def new_filesystem(fstype: str, options: list[tuple[str, str]], attributes: int) -> int:
+    """Return a detached mount of a new file system; an option without a value is a flag.
+
+    The error carries what the kernel wrote into the context's log, which says more than errno does.
+    """
+    context = _syscall(fstype, _FSOPEN, fstype.encode(), 1)
+    try:
+        for key, value in options:
+            command = _FSCONFIG_SET_STRING if value else _FSCONFIG_SET_FLAG
+            _syscall(f"{fstype} {key}", _FSCONFIG, context, command, key.encode(), value.encode() if value else None, 0)
+        _syscall(fstype, _FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
+        return _syscall(fstype, _FSMOUNT, context, 1, attributes)
+    except OSError as error:
+        raise OSError(error.errno, _kernel_log(context) or error.strerror, error.filename) from None
+    finally:
+        os.close(context)
+
+
+def _kernel_log(context: int) -> str:
+    lines: list[str] = []
+    try:
+        while len(lines) < 8:
+            lines.append(os.read(context, 512).decode(errors="replace").strip().removeprefix("e "))
+    except OSError:
+        pass  # ENODATA: the log has been read
+    return "; ".join(lines)

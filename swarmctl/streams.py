@@ -1,0 +1,94 @@
+"""Output of containers as it comes: frames of one byte of stream, three zero bytes, a length in four, and the data."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from http.client import HTTPResponse
+from typing import Any
+
+from swarmd.swarmctl import values
+from swarmd.swarmctl.client import Client
+
+_STDERR = 2
+
+
+def frames(response: HTTPResponse) -> Iterator[tuple[int, bytes]]:
+    while len(head := response.read(8)) == 8:
+        yield head[0], response.read(int.from_bytes(head[4:], "big"))
+
+
+def query(args: argparse.Namespace) -> dict[str, Any]:
+    """What --follow, --since, --tail and --timestamps ask of the API."""
+    return {
+        "stdout": True,
+        "stderr": True,
+        "follow": args.follow,
+        "tail": args.tail,
+        "timestamps": args.timestamps,
+        "since": _moment(args.since) if args.since else None,
+    }
+
+
+def _moment(text: str) -> str:
+    """A time, or how long ago."""
+    try:
+        return f"{time.time() - values.duration(text) / 1e9:.9f}"
+    except argparse.ArgumentTypeError:
+        return text
+
+
+def show(client: Client, path: str, args: argparse.Namespace) -> None:
+    for stream, data in frames(client.stream(path, **query(args))):
+        _write(stream, data)
+
+
+def show_raw(client: Client, path: str, args: argparse.Namespace) -> None:
+    """A terminal's output has no frames."""
+    response = client.stream(path, **query(args))
+    while data := response.read1(65536):
+        _write(1, data)
+
+
+def show_service_logs(client: Client, path: str, args: argparse.Namespace) -> None:
+    """Each line after the name of the task that wrote it, and its node."""
+    label = _Labels(client, args)
+    for stream, data in frames(client.stream(path, details=not args.raw, **query(args))):
+        if args.raw:
+            _write(stream, data)
+            continue
+        stamp, _, rest = data.partition(b" ") if args.timestamps else (b"", b"", data)
+        details, _, line = rest.partition(b" ")
+        _write(stream, (stamp + b" " if stamp else b"") + f"{label.of(details.decode())} | ".encode() + line)
+
+
+class _Labels:
+    """Names of tasks, each looked up once."""
+
+    def __init__(self, client: Client, args: argparse.Namespace) -> None:
+        self._client = client
+        self._args = args
+        self._known: dict[str, str] = {}
+        self._width = 0
+
+    def of(self, details: str) -> str:
+        if details not in self._known:
+            self._known[details] = self._name(dict((*part.partition("=")[::2],) for part in details.split(",")))
+            self._width = max(self._width, len(self._known[details]))
+        return self._known[details].ljust(self._width)
+
+    def _name(self, ids: dict[str, str]) -> str:
+        service, task, node = (ids.get(f"com.docker.swarm.{kind}.id", "") for kind in ("service", "task", "node"))
+        shown = task if self._args.no_trunc else task[:12]
+        if self._args.no_resolve or not task:
+            return f"{shown}@{node}"
+        slot = self._client.get(f"/tasks/{task}").get("Slot", 0)
+        name = self._client.get(f"/services/{service}")["Spec"]["Name"]
+        host = self._client.get(f"/nodes/{node}")["Description"]["Hostname"]
+        return f"{name}.{slot}.{shown}@{host}"
+
+
+def _write(stream: int, data: bytes) -> None:
+    out = sys.stderr.buffer if stream == _STDERR else sys.stdout.buffer
+    out.write(data)
+    out.flush()

@@ -1,0 +1,67 @@
+"""Tasks as `service ps` and `node ps` list them: newest of each slot first, those before it drawn below it."""
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from swarmd.swarmctl.client import Client
+from swarmd.swarmctl.output import Table, ago
+
+_TABLE = Table(
+    {
+        "ID": "ID",
+        "Name": "NAME",
+        "Image": "IMAGE",
+        "Node": "NODE",
+        "DesiredState": "DESIRED STATE",
+        "CurrentState": "CURRENT STATE",
+        "Error": "ERROR",
+        "Ports": "PORTS",
+    }
+)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-f", "--filter", action="append", default=[], metavar="KEY=VALUE", help="name, id, node, label, desired-state")
+    add("--format", metavar="TEMPLATE", help="table, json, or a template such as '{{.Name}} {{.CurrentState}}'")
+    add("--no-resolve", action="store_true", help="ids instead of names")
+    add("--no-trunc", action="store_true", help="ids and errors in full")
+    add("-q", "--quiet", action="store_true", help="ids only")
+
+
+def show(client: Client, tasks: Iterable[dict[str, Any]], args: argparse.Namespace) -> None:
+    names = {} if args.no_resolve else {node["ID"]: node["Description"]["Hostname"] for node in client.get("/nodes")}
+    services = {} if args.no_resolve else {one["ID"]: one["Spec"]["Name"] for one in client.get("/services")}
+    newest_first = sorted(tasks, key=lambda task: str(task["CreatedAt"]), reverse=True)
+    newest_first.sort(key=lambda task: (services.get(task["ServiceID"], task["ServiceID"]), task.get("Slot", 0)))
+    rows, before = [], ("", 0)
+    is_table = not args.quiet and (args.format or "table").startswith("table")
+    for task in newest_first:
+        place = (task["ServiceID"], task.get("Slot", 0))
+        name = f"{services.get(place[0], place[0])}.{place[1]}"
+        older = is_table and place == before
+        rows.append(_row(task, f" \\_ {name}" if older else name, names, args.no_trunc))
+        before = place
+    _TABLE.show(rows, args)
+
+
+def _row(task: dict[str, Any], name: str, nodes: dict[str, str], in_full: bool) -> dict[str, Any]:
+    status = task["Status"]
+    error = status.get("Err", "")
+    if error and not in_full and len(error) > 60:
+        error = f"{error[:59]}…"
+    return {
+        "ID": task["ID"] if in_full else task["ID"][:12],
+        "Name": name,
+        "Image": task["Spec"]["ContainerSpec"]["Image"],
+        "Node": nodes.get(task.get("NodeID", ""), task.get("NodeID", "")),
+        "DesiredState": task["DesiredState"].capitalize(),
+        "CurrentState": f"{status['State'].capitalize()} {ago(status.get('Timestamp', ''))}".strip(),
+        "Error": f'"{error}"' if error else "",
+        "Ports": ports((status.get("PortStatus") or {}).get("Ports") or []),
+    }
+
+
+def ports(published: Iterable[dict[str, Any]]) -> str:
+    return ", ".join(f"*:{port.get('PublishedPort', 0)}->{port['TargetPort']}/{port['Protocol']}" for port in published)

@@ -1,0 +1,127 @@
+import asyncio
+from collections import defaultdict
+
+import pytest
+
+from swarmd.agent.controller import FakeController, Observed, Refused, Stage, Temporary
+from swarmd.agent.task_runner import TaskRunner, step
+from swarmd.proto.clock import SystemClock
+from swarmd.proto.objects_pb2 import Task, TaskState, TaskStatus
+from swarmd.proto.task_states import (
+    ACCEPTED,
+    ASSIGNED,
+    COMPLETE,
+    FAILED,
+    ORDER,
+    PREPARING,
+    READY,
+    REJECTED,
+    RUNNING,
+    SHUTDOWN,
+    STARTING,
+    may_move,
+)
+
+UP = [ACCEPTED, PREPARING, READY, STARTING, RUNNING]
+
+
+def a_task(desired: TaskState.ValueType = RUNNING, state: TaskState.ValueType = ASSIGNED) -> Task:
+    return Task(id="t", desired_state=desired, status=TaskStatus(state=state))
+
+
+class Run:
+    """A runner under way, and what it has reported."""
+
+    def __init__(self, controller: FakeController, task: Task | None = None) -> None:
+        self.reported: list[TaskStatus] = []
+        self._reached: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self.runner = TaskRunner(task or a_task(), controller, self._note, SystemClock())
+
+    def _note(self, _: str, status: TaskStatus) -> None:
+        self.reported.append(status)
+        self._reached[status.state].set()
+
+    @property
+    def states(self) -> list[int]:
+        return [status.state for status in self.reported]
+
+    async def reach(self, state: int) -> None:
+        try:
+            async with asyncio.timeout(5):
+                await self._reached[state].wait()
+        except TimeoutError:
+            pytest.fail(f"state {state} not reached; last seen: {self.states}")
+
+
+def test_every_step_is_a_legal_move() -> None:
+    for state in ORDER[2:]:
+        for desired in (READY, RUNNING, SHUTDOWN):
+            for stage in Stage:
+                status, action = step(a_task(desired, state), Observed(stage))
+                assert status is None or (action is None and may_move(state, status.state))
+
+
+async def test_comes_up_and_completes() -> None:
+    controller = FakeController()
+    run = Run(controller)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run.runner.run())
+        await run.reach(RUNNING)
+        await controller.become(Observed(Stage.ENDED, "c1"))
+    assert run.states == [*UP, COMPLETE]
+
+
+async def test_runs_only_once_healthy_and_an_unhealthy_one_is_stopped() -> None:
+    controller = FakeController(healthy_at_once=False)
+    run = Run(controller)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run.runner.run())
+        await run.reach(STARTING)
+        assert RUNNING not in run.states
+        await controller.wait(Observed(Stage.PREPARED, "c1"))
+        await controller.become(Observed(Stage.HEALTHY, "c1"))
+        await run.reach(RUNNING)
+        await controller.become(Observed(Stage.UNHEALTHY, "c1", error="probe: exit code 1", unhealthy=True))
+    last = run.reported[-1]
+    assert (last.state, last.unhealthy, last.err) == (FAILED, True, "probe: exit code 1")
+
+
+async def test_ready_waits_to_be_wanted_and_stops_when_told() -> None:
+    controller = FakeController()
+    run = Run(controller, a_task(READY))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run.runner.run())
+        await run.reach(READY)
+        run.runner.update(a_task(RUNNING))
+        await run.reach(RUNNING)
+        run.runner.update(a_task(SHUTDOWN))
+    assert run.states == [*UP, SHUTDOWN]
+    assert controller.verbs == ["prepare", "start", "shutdown"]
+
+
+async def test_temporary_faults_are_tried_again_and_refusals_are_not() -> None:
+    controller = FakeController(faults={"prepare": [Temporary("busy"), Refused("no such image: x")]})
+    run = Run(controller)
+    async with asyncio.timeout(5):
+        await run.runner.run()
+    assert controller.verbs == ["prepare", "prepare"]
+    assert (run.reported[-1].state, run.reported[-1].err) == (REJECTED, "no such image: x")
+
+
+async def test_a_running_container_is_adopted_without_a_start() -> None:
+    controller = FakeController()
+    await controller.become(Observed(Stage.ENDED, "c1", exit_code=3))
+    run = Run(controller, a_task(state=RUNNING))
+    await run.runner.run()
+    assert controller.verbs == []
+    assert (run.states, run.reported[-1].container.exit_code) == ([FAILED], 3)
+
+
+async def test_one_that_can_not_be_stopped_is_killed() -> None:
+    controller = FakeController(faults={"shutdown": [RuntimeError("stuck")], "terminate": [RuntimeError("stuck")]})
+    await controller.become(Observed(Stage.HEALTHY, "c1"))
+    run = Run(controller, a_task(SHUTDOWN, RUNNING))
+    async with asyncio.timeout(5):
+        await run.runner.run()
+    assert controller.verbs == ["shutdown", "terminate", "shutdown"]
+    assert run.states == [SHUTDOWN]

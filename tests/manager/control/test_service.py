@@ -1,0 +1,144 @@
+"""The control API over real mTLS gRPC: errors arrive as they were raised, and only managers may call."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc import aio
+
+from swarmd.agent.control_client import ControlClient
+from swarmd.manager.ca.certifier import certify, new_root_ca
+from swarmd.manager.control.logs import LogMerger
+from swarmd.manager.control.service import ControlService
+from swarmd.manager.interceptor import ErrorInterceptor
+from swarmd.manager.store.edit import edited
+from swarmd.proto import control_pb2 as pb
+from swarmd.proto import control_pb2_grpc, tls
+from swarmd.proto.ca_pb2 import RenewRequest
+from swarmd.proto.clock import SystemClock
+from swarmd.proto.errors import AlreadyExists, Denied, Invalid, NotFound, SwarmdError, Unavailable
+from swarmd.proto.identity import IdentityFiles
+from swarmd.proto.objects_pb2 import (
+    NODE_ROLE_WORKER,
+    Cluster,
+    ContainerSpec,
+    Node,
+    Object,
+    Service,
+    ServiceSpec,
+    TaskSpec,
+)
+from tests.manager.records import Records, node
+
+Credentials = Callable[[Node], tls.Credentials]
+
+
+@pytest.fixture
+def records() -> Records:
+    return Records(Cluster(id="c1", root_ca=new_root_ca("c1")), node("n1", manager=True), node("n2"))
+
+
+@pytest.fixture
+def credentials(records: Records, tmp_path: Path) -> Credentials:
+    def make(holder: Node) -> tls.Credentials:
+        files, request = IdentityFiles(tmp_path / holder.id), RenewRequest()
+        files.sign_requests(request)
+        files.save(certify(records.find(Cluster)[0], holder, request, ()))
+        return files.credentials()
+
+    return make
+
+
+class Leading:
+    async def leader(self) -> str:
+        return "n1"
+
+
+@asynccontextmanager
+async def served(records: Any, credentials: Credentials) -> AsyncIterator[str]:
+    mine = credentials(records.find(Node)[0])
+
+    async def explain(error: SwarmdError) -> str:
+        return str(error)
+
+    server = aio.server(interceptors=(ErrorInterceptor("c1", explain),))
+    logs = LogMerger(records, SystemClock(), lambda: mine)
+    service = ControlService(records, Leading(), SystemClock(), lambda: "s1", logs)  # type: ignore[arg-type]
+    control_pb2_grpc.add_ControlServicer_to_server(service, server)
+    port = server.add_secure_port("127.0.0.1:0", tls.server_credentials(lambda: mine))
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+@asynccontextmanager
+async def client(records: Records, credentials: Credentials, holder: int = 0) -> AsyncIterator[ControlClient]:
+    async with served(records, credentials) as address:
+        made = ControlClient(address, credentials(records.find(Node)[holder]))
+        try:
+            yield made
+        finally:
+            await made.close(0)
+
+
+def creation(name: str = "web", image: str = "demo") -> pb.CreateRequest:
+    spec = ServiceSpec(name=name, task=TaskSpec(container=ContainerSpec(image=image)))
+    return pb.CreateRequest(object=Object(service=Service(spec=spec)))
+
+
+async def test_the_life_of_a_service(records: Records, credentials: Credentials) -> None:
+    async with client(records, credentials) as control:
+        created = (await control.Create(creation())).object.service
+        assert created.version.index == records.revision
+        with pytest.raises(AlreadyExists, match="service web exists already"):
+            await control.Create(creation())
+        created.spec.mode.replicated.replicas = 3
+        updated = (await control.Update(pb.UpdateRequest(object=Object(service=created)))).object.service
+        assert updated.spec.mode.replicated.replicas == 3
+        listed = [
+            obj.service.id
+            async for batch in control.List(pb.ListRequest(kind=pb.KIND_SERVICE))
+            for obj in batch.objects
+        ]
+        assert listed == ["s1"]
+        assert (await control.Remove(pb.RemoveRequest(kind=pb.KIND_SERVICE, ref="web"))).id == "s1"
+
+
+async def test_refusals_arrive_as_they_were_raised(records: Records, credentials: Credentials) -> None:
+    async with client(records, credentials) as control:
+        with pytest.raises(NotFound, match="no such service: nope"):
+            await control.Get(pb.GetRequest(kind=pb.KIND_SERVICE, ref="nope"))
+        with pytest.raises(Invalid, match="image 'Bad'"):
+            await control.Create(creation(image="Bad"))
+        with pytest.raises(Invalid, match="no objects of kind secret"):
+            await control.Get(pb.GetRequest(kind=pb.KIND_SECRET, ref="x"))
+        with pytest.raises(NotFound, match="no such service: nope"):
+            async for _ in control.Logs(pb.LogsRequest(service_refs=["nope"])):
+                pass
+
+
+async def test_only_managers_may_call(records: Records, credentials: Credentials) -> None:
+    async with client(records, credentials, holder=1) as control:
+        with pytest.raises(Denied, match="node n2 is not a manager"):
+            await control.Status(pb.StatusRequest())
+
+
+async def test_a_demoted_manager_s_certificate_is_not_enough(records: Records, credentials: Credentials) -> None:
+    async with client(records, credentials) as control:
+        assert (await control.Status(pb.StatusRequest())).leader_node_id == "n1"
+        demoted = edited(records.find(Node)[0])
+        demoted.spec.role = NODE_ROLE_WORKER
+        records.put(demoted)
+        with pytest.raises(Denied, match="not a manager"):
+            await control.Status(pb.StatusRequest())
+
+
+async def test_no_manager_at_all_is_one_sentence(records: Records, credentials: Credentials) -> None:
+    control = ControlClient("127.0.0.1:1", credentials(records.find(Node)[0]))
+    with pytest.raises(Unavailable, match="this node's manager does not answer"):
+        await control.Status(pb.StatusRequest())
+    await control.close(0)

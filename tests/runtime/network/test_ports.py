@@ -1,0 +1,43 @@
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from swarmd.runtime.errors import Invalid, PortInUse
+from swarmd.runtime.model import PortMapping
+from swarmd.runtime.network.ports import Ports
+
+
+@pytest.fixture
+def ports() -> Iterator[Ports]:
+    held = Ports()
+    yield held
+    held.close()
+
+
+def local(port: int = 0, protocol: str = "tcp", host_ip: str = "127.0.0.1") -> PortMapping:
+    return PortMapping(container_port=80, host_port=port, protocol=protocol, host_ip=host_ip)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_port_has_one_owner_until_it_is_let_go(ports: Ports, protocol: str) -> None:
+    bound = ports.hold(local(protocol=protocol), "container web")
+    assert bound.host_port
+    with pytest.raises(PortInUse, match=f"port {bound.host_port}/{protocol} is already published by container web"):
+        ports.hold(bound, "container other")
+    ports.let_go(bound)
+    assert ports.hold(bound, "container other") == bound
+
+
+def test_another_programs_port_is_refused(ports: Ports) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PortInUse, match=f"127.0.0.1:{port}/tcp cannot be published: address already in use"):
+            ports.hold(local(port), "container web")
+
+
+def test_what_can_never_be_published_is_invalid(ports: Ports) -> None:
+    with pytest.raises(Invalid, match="host address ::1 of port 80 is not an IPv4 address"):
+        ports.hold(local(host_ip="::1"), "container web")
+    with pytest.raises(Invalid, match="protocol sctp of port 80 is not tcp or udp"):
+        ports.hold(local(protocol="sctp"), "container web")

@@ -1,0 +1,90 @@
+"""What the shim's log writer writes, the daemon's reader reads back: every byte, in order."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from swarmd.runtime import logs
+from swarmd.runtime.logs import Selection
+from swarmd.runtime.model import LogEntry
+from swarmd.runtime.stages.jsonlog import Log
+
+
+async def read(path: Path, selection: Selection = Selection()) -> list[LogEntry]:  # noqa: B008 - frozen
+    return [entry async for entry in logs.read(path, selection, False, lambda: False)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "container.log"
+
+
+async def test_lines_are_docker_json(path: Path) -> None:
+    log = Log(str(path), 1 << 20, 3)
+    log.write("stdout", b'say "hi" \xe2\x82\xac\n')
+    log.close()
+    line = json.loads(path.read_text())
+    assert (line["log"], line["stream"]) == ('say "hi" €\n', "stdout")
+    assert line["time"].endswith("Z") and len(line["time"]) == len("2026-01-01T00:00:00.000000000Z")
+
+
+async def test_lines_wait_for_their_end_and_streams_do_not_mix(path: Path) -> None:
+    log = Log(str(path), 1 << 20, 3)
+    for stream, data in (("stdout", b"a"), ("stderr", b"x\ny"), ("stdout", b"b\nc")):
+        log.write(stream, data)
+    assert [e.data for e in await read(path)] == [b"x\n", b"ab\n"]
+    log.flush("stdout")
+    log.flush("stderr")
+    assert [(e.stream, e.data) for e in await read(path)][2:] == [("stdout", b"c"), ("stderr", b"y")]
+    log.close()
+
+
+@pytest.mark.parametrize("data", [bytes(range(256)), b"x" * 100_000, "€".encode() * 30_000 + b"\n", b"\n\n\n"])
+async def test_every_byte_comes_back(path: Path, data: bytes) -> None:
+    log = Log(str(path), 1 << 20, 3)
+    log.write("stdout", data)
+    log.flush("stdout")
+    log.close()
+    assert b"".join(e.data for e in await read(path)) == data
+
+
+async def test_rotation_keeps_the_newest_files_and_their_order(path: Path) -> None:
+    log = Log(str(path), 2000, 3)
+    for number in range(200):
+        log.write("stdout", b"line %d\n" % number)
+    log.close()
+    found = [e.data for e in await read(path)]
+    assert found == [b"line %d\n" % n for n in range(200 - len(found), 200)]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["container.log", "container.log.1", "container.log.2"]
+
+
+async def test_a_single_file_starts_over(path: Path) -> None:
+    log = Log(str(path), 1000, 1)
+    for number in range(100):
+        log.write("stdout", b"line %d\n" % number)
+    log.close()
+    assert (await read(path))[-1].data == b"line 99\n"
+    assert path.stat().st_size < 1200
+
+
+async def test_selection(path: Path) -> None:
+    log = Log(str(path), 1 << 20, 3)
+    for number in range(5):
+        log.write("stdout" if number % 2 else "stderr", b"%d\n" % number)
+    log.close()
+    everything = await read(path)
+    assert [e.data for e in await read(path, Selection(tail=2))] == [b"3\n", b"4\n"]
+    assert [e.data for e in await read(path, Selection(stderr=False, tail=1))] == [b"3\n"]
+    assert await read(path, Selection(since=everything[2].at, until=everything[3].at)) == everything[2:4]
+    assert await read(path, Selection(tail=0)) == []
+
+
+async def test_no_log_yet(path: Path) -> None:
+    assert await read(path) == []
+
+
+async def test_a_full_disk_costs_lines_that_are_counted() -> None:
+    log = Log("/dev/full", 1 << 20, 1)
+    log.write("stdout", b"lost\n" * 3)
+    log.close()

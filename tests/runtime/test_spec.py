@@ -1,0 +1,123 @@
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarmd.runtime import spec
+from swarmd.runtime.errors import Invalid
+from swarmd.runtime.images.config import ImageConfig
+from swarmd.runtime.model import (
+    BindMount,
+    ContainerConfig,
+    Dns,
+    Health,
+    NetworkState,
+    PortMapping,
+    Security,
+    TmpfsMount,
+    Ulimit,
+)
+
+
+@dataclass
+class AnImage:
+    config: ImageConfig = field(default_factory=ImageConfig)
+    id: str = "sha256:1"
+    layers: tuple[Path, ...] = (Path("/base"), Path("/top"))
+
+
+@dataclass
+class ASandbox:
+    netns_path: str = "/run/netns/x"
+    networks: tuple[NetworkState, ...] = ()
+    ports: tuple[PortMapping, ...] = ()
+    nameservers: tuple[str, ...] = ("10.0.0.1",)
+    hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+IMAGE = AnImage(ImageConfig(entrypoint=("run",), cmd=("it",), env=("A=image", "B=image"), workdir="/w"))
+
+
+def config(**changes: Any) -> ContainerConfig:
+    return ContainerConfig(image="an-image", **changes)
+
+
+def built(**changes: Any) -> dict[str, Any]:
+    return spec.build("f" * 64, Path("/c"), config(**changes), IMAGE, ASandbox(), ["/cg/cgroup.procs"], True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("run", "it")),
+        ({"command": ("that",)}, ("run", "that")),
+        ({"entrypoint": ("go",)}, ("go",)),
+        ({"entrypoint": (), "command": ("only",)}, ("only",)),
+    ],
+)
+def test_arguments(changes: dict[str, Any], expected: tuple[str, ...]) -> None:
+    assert spec.arguments(config(**changes), IMAGE) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"entrypoint": ()}, "names no command"),
+        ({"stop_signal": "SIGNOPE"}, "stop signal SIGNOPE"),
+        ({"security": Security(cap_add=("nope",))}, "capability CAP_NOPE"),
+        ({"sysctls": {"vm.swappiness": "1"}}, "sysctl vm.swappiness"),
+        ({"sysctls": {"net.x": "1"}, "network_mode": "host"}, "sysctl net.x"),
+        ({"ulimits": (Ulimit(name="nope", soft=1, hard=1),)}, "ulimit nope"),
+        ({"ulimits": (Ulimit(name="nofile", soft=2, hard=1),)}, "soft limit 2 is above"),
+        ({"mounts": (TmpfsMount(target="relative"),)}, "mount target 'relative'"),
+        ({"mounts": (TmpfsMount(target="/"),)}, "mount target '/'"),
+        ({"mounts": (BindMount(source="relative", target="/x"),)}, "mount source 'relative'"),
+        ({"restart": "sometimes"}, "restart policy sometimes"),
+    ],
+)
+def test_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(Invalid, match=message):
+        spec.check(config(**changes), IMAGE)
+
+
+def test_environment_of_the_container_wins() -> None:
+    env = built(env=("B=container", "C=container"), hostname="here")["process"]["env"]
+    assert {"A=image", "B=container", "C=container", "HOSTNAME=here"} <= set(env)
+    assert len(env) == len({entry.partition("=")[0] for entry in env})
+
+
+def test_capabilities() -> None:
+    assert "CAP_SYS_ADMIN" not in spec.capabilities(config())
+    assert spec.capabilities(config(security=Security(cap_drop=("ALL",), cap_add=("net_raw",)))) == {"CAP_NET_RAW"}
+    assert "CAP_CHOWN" not in spec.capabilities(config(security=Security(cap_drop=("CHOWN",))))
+    assert "CAP_BPF" in spec.capabilities(config(security=Security(privileged=True)))
+
+
+def test_mounts_of_parents_come_first() -> None:
+    mounts = built(mounts=(TmpfsMount(target="/a/b/c"), TmpfsMount(target="/a")))["mounts"]
+    targets = [mount["destination"] for mount in mounts]
+    assert targets[0] == "/proc"
+    assert targets[-2:] == ["/a", "/a/b/c"]
+
+
+def test_layers_are_given_topmost_first() -> None:
+    assert built()["annotations"]["swarmd.overlay.lower"] == '["/top", "/base"]'
+
+
+def test_health_of_the_image_is_inherited_refined_or_turned_off() -> None:
+    image = AnImage(ImageConfig(cmd=("x",), health=Health(test=("CMD", "probe"), retries=7)))
+    assert spec.health(config(), image) == image.config.health
+    refined = spec.health(config(health=Health(retries=1)), image)
+    assert refined is not None and (refined.test, refined.retries) == (("CMD", "probe"), 1)
+    assert spec.health(config(health=Health(test=("NONE",))), image) is None
+    assert spec.health(config(), IMAGE) is None
+
+
+def test_hosts_and_resolvers() -> None:
+    sandbox = ASandbox(hosts=(("10.0.0.9", ("db", "d")),))
+    hosts = spec.hosts_file(config(extra_hosts=("six:fd00::1",)), sandbox)
+    assert {"10.0.0.9\tdb d", "fd00::1\tsix"} <= set(hosts.splitlines())
+    assert spec.resolv_conf(config(), sandbox) == "nameserver 10.0.0.1\n"
+    dns = Dns(nameservers=("1.2.3.4",), search=("a", "b"), options=("ndots:0",))
+    assert spec.resolv_conf(config(dns=dns), sandbox) == "nameserver 1.2.3.4\nsearch a b\noptions ndots:0\n"

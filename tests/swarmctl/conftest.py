@@ -1,0 +1,36 @@
+"""swarmctl as users run it, against the Engine API over an engine and a cluster in memory."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from tests.agent.api.conftest import Api, api, rootfs
+
+__all__ = ["api", "rootfs"]
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Awaitable[Answer]]
+
+
+@pytest.fixture
+def swarmctl(api: Api) -> Run:
+    async def run(*words: str, stdin: bytes = b"") -> Answer:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "swarmd.swarmctl.main", "-H", f"unix://{api.socket}", *words,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await process.communicate(stdin)
+        assert process.returncode is not None
+        return Answer(process.returncode, out.decode(), err.decode())
+
+    return run
