@@ -150,8 +150,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         options: dict[str, Any] = {"choices": setting.choices} if setting.choices else {"metavar": "VALUE"}
         parser.add_argument(*names, type=setting.type, help=setting.help, **options)
     for switch in SWITCHES:
-        names = (switch.flag, switch.short) if switch.short else (switch.flag,)
-        parser.add_argument(*names, type=_boolean, nargs="?", const=True, metavar="true|false", help=switch.help)
+        _add_switch(parser, switch)
     parser.add_argument("--health-cmd", metavar="LINE", help="shell line that succeeds while the program is well")
     parser.add_argument("--no-healthcheck", action="store_true", help="run no check, whatever the image says")
     parser.add_argument("--cap-add", action="append", default=[], metavar="CAPABILITY")
@@ -178,10 +177,16 @@ def add_for_update(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"{one.flag}-rm", action="append", default=[], metavar="NAME")
 
 
-def _boolean(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text == "true"
+def _add_switch(parser: argparse.ArgumentParser, switch: Switch) -> None:
+    """--flag, --flag=true or --flag=false; never `--flag true`, which would take the image for its value."""
+    dest = switch.flag.lstrip("-").replace("-", "_")
+    names = (switch.flag, switch.short) if switch.short else (switch.flag,)
+    parser.add_argument(
+        *names, dest=dest, action="store_const", const=True, help=f"{switch.help}; or {switch.flag}=false"
+    )
+    for text, value in (("true", True), ("false", False)):
+        name = f"{switch.flag}={text}"
+        parser.add_argument(name, dest=dest, action="store_const", const=value, help=argparse.SUPPRESS)
 
 
 # ---------------------------------------------------------------- to the spec

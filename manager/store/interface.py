@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from swarmd.proto.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, Task, Volume
 
 AnyObject = Cluster | Node | Service | Task | Network | Secret | Config | Volume
-T = TypeVar("T", Cluster, Node, Service, Task, Network, Secret, Config, Volume)
+T = TypeVar("T", bound=AnyObject)
 R = TypeVar("R")
 I = TypeVar("I")  # noqa: E741
 

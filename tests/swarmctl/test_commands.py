@@ -100,7 +100,9 @@ async def test_a_service_lives(api: Api, swarmctl: Run) -> None:
 
 async def test_create_waits_until_all_tasks_run(api: Api, swarmctl: Run) -> None:
     await swarmctl("swarm", "init")
-    waiting = asyncio.ensure_future(swarmctl("service", "create", "--name", "web", "--replicas", "1", "demo"))
+    waiting = asyncio.ensure_future(
+        swarmctl("service", "create", "--init=false", "--name", "web", "--replicas", "1", "demo")
+    )
     async with asyncio.timeout(20):
         while not any(kind == "service" for kind, _ in api.membership.cluster.objects):
             await asyncio.sleep(0.01)

@@ -29,7 +29,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         mkdir(self, mode, parents, exist_ok)
         controller = self.relative_to(tmp_path).parts[0]
         for name in ("cgroup.procs", "cgroup.subtree_control", *V1_FILES.get(controller, V2_FILES)):
-            (self / name).touch()
+            (self / name).write_text("9223372036854771712" if name.endswith("limit_in_bytes") else "")
 
     monkeypatch.setattr(Path, "mkdir", filling)
     monkeypatch.setattr(Path, "rmdir", lambda self: shutil.rmtree(self))
@@ -55,7 +55,7 @@ def test_v1_spreads_the_limits_over_its_controllers(kernel: Path) -> None:
     }
     assert held["pids"] == {"pids.max": "99"}
     assert held["devices"]["devices.deny"] == "a"
-    assert sorted(cgroup.procs_files()) == sorted(str(kernel / n / "host1/swarmd/abc/cgroup.procs") for n in V1_FILES)
+    assert sorted(cgroup.procs_files()) == sorted(str(kernel / n / "host1/swarmd/abc/tasks") for n in V1_FILES)
     assert list(hierarchy.list()) == ["abc"]
     with pytest.raises(Conflict):
         hierarchy.create("abc", LIMITS)
