@@ -1,9 +1,33 @@
-"""The store that this manager uses: an etcd member of its own, and a client of it."""
+"""The store that this manager uses: an etcd member of its own, and a client of all members."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
+from swarmd.manager.etcd_member import (
+    MAX_OPERATIONS,
+    MAX_REQUEST,
+    EtcdMember,
+    EtcdMembers,
+    MemberFiles,
+    client_urls,
+)
 from swarmd.manager.roles import Members
+from swarmd.manager.store.election import EtcdElection
+from swarmd.manager.store.etcd import open_store
+from swarmd.manager.store.etcd_client import EtcdClient, EtcdTLS
 from swarmd.manager.store.interface import Election, Store
+from swarmd.manager.store.transaction import Limits
+from swarmd.proto.backoff import Backoff
+from swarmd.proto.ca_pb2 import Identity
+from swarmd.proto.clock import Clock
+from swarmd.proto.errors import SwarmdError, Unavailable
+from swarmd.proto.identity import IdentityFiles
+
+LOOK_AGAIN = 5.0  # s, between looks at who the members are
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,3 +36,74 @@ class Backend:
     election: Election
     members: Members
     member_id: int
+
+
+class Place(Protocol):
+    """Where and as what this manager runs: main.Config."""
+
+    @property
+    def directory(self) -> Path: ...
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def bootstrap(self) -> object: ...
+
+
+@asynccontextmanager
+async def opened(config: Place, files: IdentityFiles, identity: Identity, clock: Clock) -> AsyncIterator[Backend]:
+    """Enter once the store can be read; waits for a quorum as long as it takes."""
+    own = MemberFiles(files.etcd_certificate, files.etcd_key, files.etcd_root_certificate)
+    member = EtcdMember(identity.node_id, identity.cluster_id, config.address, config.directory / "manager", own)
+    tls = EtcdTLS(own.certificate.read_bytes(), own.key.read_bytes(), own.root.read_bytes())
+    await member.prepare()
+    async with (
+        EtcdClient([member.client_url], tls) as client,
+        member.running(await _arguments(member, config, identity, tls)),
+        asyncio.TaskGroup() as group,
+    ):
+        member_id = await _voting(member, identity, tls)
+        background = [group.create_task(member.upkeep(client)), group.create_task(_follow_members(member, client))]
+        await _until_readable(client)
+        async with open_store(client, clock, Limits(operations=MAX_OPERATIONS, size=MAX_REQUEST // 2)) as store:
+            yield Backend(store, EtcdElection(client), EtcdMembers(client), member_id)
+        for task in background:
+            task.cancel()
+
+
+async def _arguments(member: EtcdMember, config: Place, identity: Identity, tls: EtcdTLS) -> list[str]:
+    if member.has_data:
+        return []
+    if config.bootstrap is not None:
+        return await member.begin()
+    if not identity.etcd_endpoints:
+        raise Unavailable("the managers told this node of no member of the store to join: is their quorum lost?")
+    async with EtcdClient(identity.etcd_endpoints, tls) as others:
+        return await member.join(others)
+
+
+async def _voting(member: EtcdMember, identity: Identity, tls: EtcdTLS) -> int:
+    """A learner does not answer, so ask those that were there before; a restarted member may ask itself."""
+    async with EtcdClient([*identity.etcd_endpoints, member.client_url], tls) as all_members:
+        return await member.promoted(all_members)
+
+
+async def _until_readable(client: EtcdClient) -> None:
+    backoff = Backoff(base=0.1, cap=1.0)
+    while True:
+        try:
+            await client.range(b"\0")
+        except Unavailable:
+            await asyncio.sleep(backoff.next())
+        else:
+            return
+
+
+async def _follow_members(member: EtcdMember, client: EtcdClient) -> None:
+    """Know all members, our own first: it is the nearest."""
+    while True:
+        with suppress(SwarmdError):
+            urls = client_urls(await client.members())
+            await client.use([member.client_url, *(url for url in urls if url != member.client_url)])
+        await asyncio.sleep(LOOK_AGAIN)

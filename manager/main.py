@@ -117,9 +117,10 @@ async def serve(config: Config, clock: Clock) -> None:
         await _announce(backend, identity.node_id, config)
         async with (
             _join_server(config, files, Certifier(backend.store, new_id)),
-            _cluster_server(config, files, backend, identity, clock),
+            _cluster_server(config, files, backend, identity, clock) as dispatcher,
             asyncio.TaskGroup() as group,
         ):
+            group.create_task(dispatcher.run())
             print("ready", flush=True)
             parts = leader_parts(backend, identity.node_id, clock)
             group.create_task(campaign(backend.store, backend.election, identity.node_id, clock, parts))
@@ -209,7 +210,7 @@ async def _reload(context: ssl.SSLContext, files: IdentityFiles) -> None:
 @asynccontextmanager
 async def _cluster_server(
     config: Config, files: IdentityFiles, backend: Backend, identity: Identity, clock: Clock
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Dispatcher]:
     store = backend.store
 
     async def explain(error: SwarmdError) -> str:
@@ -229,6 +230,6 @@ async def _cluster_server(
         raise Unavailable(f"can't listen on {address}: is another program using the port?") from None
     await server.start()
     try:
-        yield
+        yield dispatcher
     finally:
         await server.stop(0.2)

@@ -1815,11 +1815,14 @@ class Node(_message.Message):
     ETCD_MEMBER_ID_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
     HEARD_AT_FIELD_NUMBER: _builtins.int
+    SESSION_MANAGER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     certified_role: Global___NodeRole.ValueType
     """role in its newest certificate; follows spec.role"""
     etcd_member_id: _builtins.int
     """0: no member"""
+    session_manager: _builtins.str
+    """node id of the manager that its agent has, or last had, a session with"""
     @_builtins.property
     def version(self) -> Global___Version: ...
     @_builtins.property
@@ -1857,10 +1860,11 @@ class Node(_message.Message):
         etcd_member_id: _builtins.int = ...,
         networks: _abc.Iterable[Global___NetworkAttachment] | None = ...,
         heard_at: _timestamp_pb2.Timestamp | None = ...,
+        session_manager: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "description", b"description", "heard_at", b"heard_at", "manager_status", b"manager_status", "spec", b"spec", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certified_role", b"certified_role", "created_at", b"created_at", "description", b"description", "etcd_member_id", b"etcd_member_id", "heard_at", b"heard_at", "id", b"id", "manager_status", b"manager_status", "networks", b"networks", "spec", b"spec", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certified_role", b"certified_role", "created_at", b"created_at", "description", b"description", "etcd_member_id", b"etcd_member_id", "heard_at", b"heard_at", "id", b"id", "manager_status", b"manager_status", "networks", b"networks", "session_manager", b"session_manager", "spec", b"spec", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

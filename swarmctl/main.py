@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args = _parser(words).parse_args(words)
-    client = Client(host_from(args.host))
+    client = Client(host_from(args.daemon))
     try:
         return int(args.run(client, args) or 0)
     except (Refusal, TemplateError) as refusal:
@@ -76,7 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser(words: Sequence[str]) -> Parser:
     parser = Parser(prog="swarmctl", description="Run containers on this host, and services on a cluster of hosts.")
     parser.add_argument(
-        "-H", "--host", metavar="ADDRESS", help="the daemon: unix:///path or tcp://address:port (also $SWARMCTL_HOST)"
+        "-H",
+        "--host",
+        dest="daemon",
+        metavar="ADDRESS",
+        help="the daemon: unix:///path or tcp://address:port (also $SWARMCTL_HOST)",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     asked = _asked(words)

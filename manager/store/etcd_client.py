@@ -212,6 +212,29 @@ class EtcdClient:
         answer = await self.call("member list", lambda at: at.cluster.MemberList(rpc.MemberListRequest()))
         return list(answer.members)
 
+    async def add_learner(self, peer_url: str) -> list[rpc.Member]:
+        """Add a member that does not vote yet; return all members."""
+        request = rpc.MemberAddRequest(peerURLs=[peer_url], isLearner=True)
+        answer = await self.call("member add", lambda at: at.cluster.MemberAdd(request), idempotent=False)
+        return list(answer.members)
+
+    async def promote(self, member_id: int) -> None:
+        """Let a learner vote; refused while it lags."""
+        request = rpc.MemberPromoteRequest(ID=member_id)
+        await self.call("member promotion", lambda at: at.cluster.MemberPromote(request))
+
+    async def remove_member(self, member_id: int) -> None:
+        request = rpc.MemberRemoveRequest(ID=member_id)
+        await self.call("member removal", lambda at: at.cluster.MemberRemove(request))
+
+    async def defragment(self, url: str, patience: float) -> None:
+        """Give a member's free space back to its disk; it answers nobody meanwhile."""
+        endpoint = next(endpoint for endpoint in self._endpoints if endpoint.url == url)
+        try:
+            await endpoint.maintenance.Defragment(rpc.DefragmentRequest(), timeout=patience)
+        except aio.AioRpcError as error:
+            raise explained(error, "defragmentation") from None
+
     async def status(self, url: str) -> rpc.StatusResponse:
         """What the member at this endpoint says of itself."""
         endpoint = next(endpoint for endpoint in self._endpoints if endpoint.url == url)

@@ -29,7 +29,12 @@ def swarmctl(api: Api) -> Run:
             sys.executable, "-m", "swarmd.swarmctl.main", "-H", f"unix://{api.socket}", *words,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        out, err = await process.communicate(stdin)
+        try:
+            out, err = await process.communicate(stdin)
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
         assert process.returncode is not None
         return Answer(process.returncode, out.decode(), err.decode())
 

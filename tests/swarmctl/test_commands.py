@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -98,21 +99,29 @@ async def test_a_service_lives(api: Api, swarmctl: Run) -> None:
     assert (gone.code, gone.err) == (1, "swarmctl: no service web\n")
 
 
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition on what the daemon has."""
+    try:
+        async with asyncio.timeout(15):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        pytest.fail(f"waited in vain for {what}")
+
+
 async def test_create_waits_until_all_tasks_run(api: Api, swarmctl: Run) -> None:
     await swarmctl("swarm", "init")
-    waiting = asyncio.ensure_future(
-        swarmctl("service", "create", "--init=false", "--name", "web", "--replicas", "1", "demo")
-    )
-    async with asyncio.timeout(20):
-        while not any(kind == "service" for kind, _ in api.membership.cluster.objects):
-            await asyncio.sleep(0.01)
+    async with asyncio.TaskGroup() as group:
+        command = ("service", "create", "--init=false", "--name", "web", "--replicas", "1", "demo")
+        waiting = group.create_task(swarmctl(*command))
+        await until(lambda: any(kind == "service" for kind, _ in api.membership.cluster.objects), "the service")
         add_task(api, only_service(api), 1, pb.TASK_STATE_PENDING, "no suitable node (1 node: drained)")
-        while api.membership.cluster.lists < 3:
-            await asyncio.sleep(0.01)
-        assert not waiting.done()
+        seen = api.membership.cluster.lists
+        await until(lambda: waiting.done() or api.membership.cluster.lists > seen + 1, "swarmctl to look again")
+        assert not waiting.done(), waiting.result()
         newest = add_task(api, only_service(api), 1)
         newest.created_at.seconds += 5
-        answer = await waiting
+    answer = waiting.result()
     assert answer.code == 0, answer.err
     assert "web.1: no suitable node (1 node: drained)" in answer.out
     assert answer.out.endswith("1/1 tasks running\nservice web converged\n")
@@ -121,13 +130,12 @@ async def test_create_waits_until_all_tasks_run(api: Api, swarmctl: Run) -> None
 async def test_a_paused_update_is_a_failure(api: Api, swarmctl: Run) -> None:
     await swarmctl("swarm", "init")
     await swarmctl("service", "create", "-d", "--name", "web", "demo")
-    waiting = asyncio.ensure_future(swarmctl("service", "update", "--env-add", "A=b", "web"))
-    async with asyncio.timeout(20):
-        while not only_service(api).spec.task.container.env:
-            await asyncio.sleep(0.01)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(swarmctl("service", "update", "--env-add", "A=b", "web"))
+        await until(lambda: bool(only_service(api).spec.task.container.env), "the update")
         status = pb.UpdateStatus(state=pb.UPDATE_STATE_PAUSED, message="task failed twice")
         only_service(api).update_status.CopyFrom(status)
-        answer = await waiting
+    answer = waiting.result()
     assert (answer.code, answer.err) == (1, "swarmctl: service web: paused: task failed twice\n")
 
 

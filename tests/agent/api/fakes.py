@@ -240,10 +240,11 @@ class FakeControl:
         part = getattr(kept, field)
         if given.version != part.version:
             raise Conflict(f"{field} {part.id} has changed: read it again")
-        previous = part.previous_spec if request.rollback else given.spec
+        wanted = type(part.spec)()
+        wanted.CopyFrom(part.previous_spec if request.rollback else given.spec)
         if field == "service":
             part.previous_spec.CopyFrom(part.spec)
-        part.spec.CopyFrom(previous)
+        part.spec.CopyFrom(wanted)
         return control_pb.WriteResponse(object=self.put(kept))
 
     async def Remove(self, request: control_pb.RemoveRequest) -> control_pb.RemoveResponse:
