@@ -73,7 +73,7 @@ def container_config(body: object) -> ContainerConfig:
             stop_timeout=float(fields.number("StopTimeout", 10)),
             health=_health(fields) if fields.has("Healthcheck") else None,
             networks=networks,
-            **(ready | ({"network_mode": "bridge"} if networks else {})),
+            **(ready | {"network_mode": ready["network_mode"] if ready["network_mode"] in _MODES else "bridge"}),
         )
 
 
@@ -296,7 +296,6 @@ def _restart(host: Fields) -> str:
 
 def _networks(fields: Fields, mode: str) -> tuple[NetworkRequest, ...]:
     """The networks to join: those of EndpointsConfig, or the one that NetworkMode names."""
-    builtin = mode if mode in _MODES else "" if mode in ("", "default") else None
     with fields.part("NetworkingConfig") as networking:
         endpoints = networking.raw("EndpointsConfig")
     requests: list[NetworkRequest] = []
@@ -305,6 +304,6 @@ def _networks(fields: Fields, mode: str) -> tuple[NetworkRequest, ...]:
             aliases = wanted.texts("Aliases")
         if name not in (*_MODES, "default"):
             requests.append(NetworkRequest(network=name, aliases=aliases))
-    if builtin is None and mode not in endpoints:
+    if mode not in (*_MODES, "", "default", *endpoints):
         requests.append(NetworkRequest(network=mode))
     return tuple(requests)

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from functools import partial
 
-from swarmd.manager.dispatcher.session import Session
+from swarmd.manager.dispatcher.session import AgentSession
 from swarmd.manager.store.edit import edited
 from swarmd.manager.store.interface import Store, Tx
 from swarmd.proto.clock import Clock, timestamp
@@ -43,23 +43,19 @@ class Attendance:
         self._store = store
         self._clock = clock
         self._manager_id = manager_id
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, AgentSession] = {}
         self._left: dict[str, float] = {}  # node without a session -> when it is down
         self._wake = asyncio.Event()
 
     # ------------------------------------------------------------ coming and going
 
-    async def arrive(self, session: Session, description: NodeDescription) -> None:
-        """Register the session in the store; NotFound if the node is no member."""
+    async def arrive(self, session: AgentSession, description: NodeDescription) -> None:
+        """Register the session in the store; NotFound if the node is no member.  `leave` follows in any case."""
         if earlier := self.sessions.get(session.node_id):
             earlier.end(Unavailable(f"node {session.node_id} opened another session"))
         self.sessions[session.node_id] = session
         self._left.pop(session.node_id, None)
-        try:
-            await self._store.transact(partial(self._register, session.node_id, description))
-        except BaseException:
-            self.leave(session)
-            raise
+        await self._store.transact(partial(self._register, session.node_id, description))
 
     def _register(self, node_id: str, description: NodeDescription, tx: Tx) -> None:
         node = tx.get(Node, node_id)
@@ -73,10 +69,10 @@ class Attendance:
         # Put even when nothing changed: a write on its way that says otherwise must fail, and look again.
         tx.put(here)
 
-    def leave(self, session: Session, grace: float = GRACE) -> None:
+    def leave(self, session: AgentSession, *, silent: bool = False) -> None:
         if self.sessions.get(session.node_id) is session:
             del self.sessions[session.node_id]
-            self._left[session.node_id] = self._clock.monotonic() + grace
+            self._left[session.node_id] = self._clock.monotonic() + (0.0 if silent else GRACE)
             self._wake.set()
 
     async def describe(self, node_id: str, description: NodeDescription) -> None:
@@ -134,13 +130,13 @@ class Attendance:
         now = self._clock.monotonic()
         for session in [s for s in self.sessions.values() if now - s.heard > MISSED * s.period]:
             session.end(Unavailable(f"node {session.node_id} missed {MISSED} heartbeats: open a new session"))
-            self.leave(session, grace=0.0)
+            self.leave(session, silent=True)
 
     def _verdicts(self) -> list[tuple[str, NodeState.ValueType]]:
         """The nodes that the store has in another state than we know them to be in."""
         view = self._store.view()
         now = self._clock.monotonic()
-        wanted = {node_id: NODE_STATE_READY for node_id in self.sessions}
+        wanted = dict.fromkeys(self.sessions, NODE_STATE_READY)
         for node_id, until in tuple(self._left.items()):
             node = view.get(Node, node_id)
             if node is None or node.session_manager != self._manager_id or node.status.state == NODE_STATE_DOWN:

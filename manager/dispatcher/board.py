@@ -37,8 +37,8 @@ class Board:
         for obj in everything:
             self._note(view, Changed(None, obj), defaultdict(set))
 
-    def apply(self, view: View, commit: Commit) -> None:
-        """Tell the feeds what a commit changed."""
+    def apply(self, view: View, commit: Commit) -> set[str]:
+        """Tell the feeds what a commit changed; return the nodes that this may concern."""
         self.revision = commit.revision
         touched: Touched = defaultdict(set)
         for change in commit.changes:
@@ -46,9 +46,12 @@ class Board:
             if isinstance(change.obj, Node) and _moved(change):
                 for task in view.find(Task, node_id=change.obj.id):
                     self._note(view, Changed(task, task), touched)
+        told: set[str] = set()
         for topic, keys in touched.items():
             for feed in tuple(self._followers.get(topic, ())):
                 feed.touch(topic, keys)
+                told.add(feed.node_id)
+        return told
 
     def _note(self, view: View, change: Changed, touched: Touched) -> None:
         obj = change.obj
@@ -99,7 +102,7 @@ class Feed:
 
     def __init__(self, board: Board, node_id: str) -> None:
         self._board = board
-        self._node_id = node_id
+        self.node_id = node_id
         self._topics: set[Topic] = set()
         self._sent: dict[Key, Change] = {}
         self._dirty: set[Key] = set()
@@ -111,8 +114,8 @@ class Feed:
 
     def touch(self, topic: Topic, keys: set[Key]) -> None:
         self._dirty |= keys
-        if topic in (EVERYWHERE, node_topic(self._node_id)):
-            self._follow(self._board.topics_of(self._node_id))
+        if topic in (EVERYWHERE, node_topic(self.node_id)):
+            self._follow(self._board.topics_of(self.node_id))
 
     def close(self) -> None:
         self._follow(set())

@@ -13,7 +13,7 @@ import grpc
 
 from swarmd.manager.dispatcher.attendance import Attendance, removed
 from swarmd.manager.dispatcher.board import Board, Feed
-from swarmd.manager.dispatcher.session import Session
+from swarmd.manager.dispatcher.session import AgentSession
 from swarmd.manager.dispatcher.statuses import StatusCollector
 from swarmd.manager.store.interface import Commit, Store, View
 from swarmd.proto import dispatcher_pb2_grpc
@@ -44,56 +44,55 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         self._root_certificate = root_certificate
         self._attendance = Attendance(store, clock, node_id)
         self._statuses = StatusCollector(store, clock, self._attendance.end_all)
-        self._board: Board | None = None
-        self._group: asyncio.TaskGroup | None = None
+        self._running: tuple[Board, asyncio.TaskGroup] | None = None
 
     # ------------------------------------------------------------ background
 
     async def run(self) -> None:
         try:
             async with self._store.view_and_watch() as (view, commits), asyncio.TaskGroup() as group:
-                self._board, self._group = Board(view), group
+                board = Board(view)
+                self._running = board, group
                 group.create_task(self._statuses.run())
                 group.create_task(self._attendance.run())
                 async for commit in commits:
-                    self._publish(self._board, commit)
+                    self._publish(board, commit)
         finally:
-            self._group = None
+            self._running = None
             self._attendance.end_all(Unavailable("this manager is stopping: choose another"))
 
     def _publish(self, board: Board, commit: Commit) -> None:
         view = self._store.view()
-        board.apply(view, commit)
+        for node_id in board.apply(view, commit):
+            if session := self._attendance.sessions.get(node_id):
+                session.wake()
         changed = {change.obj.id: change for change in commit.changes if isinstance(change.obj, Node)}
         everybody = any(_peer(change.old) != _peer(change.new) for change in changed.values())
         peers = _peers(view) if changed else []
-        for node_id in self._attendance.sessions if everybody else changed:
+        for node_id in {*changed, *self._attendance.sessions} if everybody else changed:
             session = self._attendance.sessions.get(node_id)
             node = view.get(Node, node_id)
             if session and node:
                 session.inform(self._node_info(node, peers))
             elif session:
                 session.end(removed(node_id))
-        for session in self._attendance.sessions.values():
-            session.wake()
 
     def _node_info(self, node: Node, peers: list[ManagerPeer]) -> NodeInfo:
         return NodeInfo(node=node, managers=peers, root_certificate=self._root_certificate)
 
     # ------------------------------------------------------------ a session
 
-    async def Session(  # noqa: N802 (gRPC's name)
+    async def Session(
         self, request_iterator: AsyncIterator[AgentMessage], context: Any
     ) -> AsyncIterator[ManagerMessage]:
         node_id = self._peer_identity(context).node_id
         hello = await _hello(request_iterator)
-        if self._group is None or self._board is None:
-            raise Unavailable("this manager does not take sessions just now: choose another")
-        session = Session(node_id, new_id(), self._period(), self._clock.monotonic())
-        await self._attendance.arrive(session, hello.description)
-        reading = self._group.create_task(self._read(session, request_iterator))
-        feed = Feed(self._board, node_id)
+        board, group = self._serving()
+        session = AgentSession(node_id, new_id(), self._period(), self._clock.monotonic())
+        reading = group.create_task(self._read(session, request_iterator))
+        feed = Feed(board, node_id)
         try:
+            await self._attendance.arrive(session, hello.description)
             view = self._store.view()
             node = view.get(Node, node_id)
             if node is None:
@@ -105,13 +104,18 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
             feed.close()
             self._attendance.leave(session)
 
+    def _serving(self) -> tuple[Board, asyncio.TaskGroup]:
+        if self._running is None:
+            raise Unavailable("this manager does not take sessions just now: choose another")
+        return self._running
+
     def _period(self) -> float:
         for cluster in self._store.view().find(Cluster):
             if cluster.spec.dispatcher.HasField("heartbeat_period"):
                 return cluster.spec.dispatcher.heartbeat_period / 1e9
         return DEFAULT_PERIOD
 
-    async def _read(self, session: Session, messages: AsyncIterator[AgentMessage]) -> None:
+    async def _read(self, session: AgentSession, messages: AsyncIterator[AgentMessage]) -> None:
         try:
             async for message in messages:
                 session.heard = self._clock.monotonic()

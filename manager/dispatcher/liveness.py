@@ -78,10 +78,13 @@ def lost(nodes: Mapping[str, Node], gone: Mapping[str, float], now: float) -> It
     return [
         node
         for node in nodes.values()
-        if _is_up(node)
-        and node.session_manager in gone
-        and now - gone[node.session_manager] >= (OWN if node.session_manager == node.id else ELSEWHERE)
+        if _is_up(node) and node.session_manager in gone and now - gone[node.session_manager] >= _patience(node)
     ]
+
+
+def _patience(node: Node) -> float:
+    """A manager that does not answer took its own node with it; one that was demoted did not."""
+    return OWN if node.session_manager == node.id and node.manager_status.addr else ELSEWHERE
 
 
 def _is_up(node: Node) -> bool:

@@ -15,7 +15,7 @@ PACE = 0.02  # s, between incremental assignments, unless much waits
 MUCH = 100
 
 
-class Session:
+class AgentSession:
     def __init__(self, node_id: str, session_id: str, period: float, heard: float) -> None:
         self.node_id = node_id
         self.id = session_id

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from swarmd.manager.dispatcher.session import Session
+from swarmd.manager.dispatcher.session import AgentSession
 from swarmd.manager.store.edit import edited
 from swarmd.manager.store.interface import Store, Tx
 from swarmd.proto.clock import Clock
@@ -28,10 +28,10 @@ class StatusCollector:
         self._store = store
         self._clock = clock
         self._failed = failed
-        self._waiting: list[tuple[Session, Statuses]] = []
+        self._waiting: list[tuple[AgentSession, Statuses]] = []
         self._wake = asyncio.Event()
 
-    def add(self, session: Session, statuses: Statuses) -> None:
+    def add(self, session: AgentSession, statuses: Statuses) -> None:
         self._waiting.append((session, statuses))
         self._wake.set()
 
@@ -51,7 +51,7 @@ class StatusCollector:
                 session.ack(statuses.batch)
 
 
-def _newest(waiting: list[tuple[Session, Statuses]]) -> list[tuple[str, TaskStatusUpdate]]:
+def _newest(waiting: list[tuple[AgentSession, Statuses]]) -> list[tuple[str, TaskStatusUpdate]]:
     """The last status of each task, by (node, task)."""
     newest = {(session.node_id, update.task_id): update for session, statuses in waiting for update in statuses.updates}
     return [(node_id, update) for (node_id, _), update in newest.items()]

@@ -7,7 +7,7 @@ a leader compares, and `lost` fires by the local clock before the lease can have
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from swarmd.manager.store.etcd_client import EtcdClient, prefix_end
@@ -86,9 +86,10 @@ class EtcdElection:
                     raise _CandidacyLost(f"the candidacy {mine.fence.key} ended: its lease was not renewed in time")
                 if not before:
                     return
-                async for response in self._client.watch(CANDIDATES, prefix_end(CANDIDATES), revision + 1):
-                    if response.events:
-                        break
+                async with aclosing(self._client.watch(CANDIDATES, prefix_end(CANDIDATES), revision + 1)) as responses:
+                    async for response in responses:
+                        if response.events:
+                            break
                 backoff.reset()
             except _CandidacyLost:
                 raise

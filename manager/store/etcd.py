@@ -11,7 +11,7 @@ it had been applied, its comparisons fail, and what is there is just what it wan
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 from swarmd.manager.store.cache import Cache
 from swarmd.manager.store.cached import CachedStore
@@ -22,7 +22,7 @@ from swarmd.manager.store.transaction import Limits, Transaction
 from swarmd.proto import etcd_pb2 as rpc
 from swarmd.proto.backoff import Backoff
 from swarmd.proto.clock import Clock
-from swarmd.proto.errors import Unavailable
+from swarmd.proto.errors import SwarmdError, Unavailable
 
 log = logging.getLogger(__name__)
 OBJECTS = b"/swarmd/v1/"
@@ -61,16 +61,17 @@ class _Follower:
         backoff = Backoff(base=0.05, cap=1.0)
         while True:
             try:
-                async for response in self._client.watch(OBJECTS, prefix_end(OBJECTS), revision + 1):
-                    backoff.reset()
-                    if response.compact_revision:
-                        log.info("revision %d is compacted: listing again", revision)
-                        revision = await self.list()
-                        break
-                    for at, writes in by_revision(response):
-                        self.cache.apply(at, writes)
-                        revision = at
-            except Unavailable as problem:
+                async with aclosing(self._client.watch(OBJECTS, prefix_end(OBJECTS), revision + 1)) as responses:
+                    async for response in responses:
+                        backoff.reset()
+                        if response.compact_revision:
+                            log.info("revision %d is compacted: listing again", revision)
+                            revision = await self.list()
+                            break
+                        for at, writes in by_revision(response):
+                            self.cache.apply(at, writes)
+                            revision = at
+            except SwarmdError as problem:
                 log.debug("watch resumes after revision %d: %s", revision, problem)
                 await asyncio.sleep(backoff.next())
 
@@ -78,6 +79,8 @@ class _Follower:
 
     async def commit(self, tx: Transaction, fence: Fence | None) -> bool:
         request = request_of(tx, fence)
+        if not request.success:  # what is deleted was never there
+            return True
         response, resent = await self._sent(request)
         if response.succeeded:
             await self._caught_up(response.header.revision)
@@ -100,10 +103,11 @@ class _Follower:
         while True:
             try:
                 return await self._client.txn(request), resent
-            except UnknownOutcome as problem:
+            except Unavailable as problem:
+                resent |= isinstance(problem, UnknownOutcome)
                 if loop.time() > end:
-                    raise Unavailable(f"{problem}: the change may or may not have been made") from None
-                resent = True
+                    doubt = ": the change may or may not have been made" if resent else ""
+                    raise Unavailable(f"{problem}{doubt}") from None
                 await asyncio.sleep(0.05)
 
     async def _caught_up(self, revision: int) -> None:
@@ -123,6 +127,8 @@ def request_of(tx: Transaction, fence: Fence | None) -> rpc.TxnRequest:
     for expected, version in tx.expected.items():
         request.compare.add(key=object_key(expected), target=rpc.Compare.MOD, mod_revision=version)
     for written, obj in tx.writes.items():
+        if obj is None and not tx.expected[written]:
+            continue
         _write(request, object_key(written), None if obj is None else obj.SerializeToString(deterministic=True))
     for (kind, name), taker in tx.name_claims().items():
         if taker is not None and tx.is_free(kind, name):

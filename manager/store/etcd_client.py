@@ -6,7 +6,7 @@ Every call has a deadline.  A call that an endpoint did not answer goes to the n
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ PAGE = 1000  # keys of one range request
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    ("grpc.keepalive_time_ms", 5000),
+    ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 2000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -148,7 +148,7 @@ class EtcdClient:
         """Raises UnknownOutcome when nobody answered."""
         return await self.call("transaction", lambda at: at.kv.Txn(request), idempotent=False)
 
-    async def watch(self, key: bytes, end: bytes, revision: int) -> AsyncIterator[rpc.WatchResponse]:
+    async def watch(self, key: bytes, end: bytes, revision: int) -> AsyncGenerator[rpc.WatchResponse, None]:
         """Whole responses from `revision` on, on one endpoint; raises Unavailable when it ends.  The caller resumes."""
         endpoint = self.current
         create = rpc.WatchCreateRequest(

@@ -13,7 +13,7 @@ from swarmd.manager.store.cache import Cache
 from swarmd.manager.store.cached import CachedStore
 from swarmd.manager.store.edit import edited
 from swarmd.manager.store.interface import AnyObject, Fence, LeadershipLost
-from swarmd.manager.store.tables import Key, Tables, version_of
+from swarmd.manager.store.tables import Key, Kind, Tables, version_of
 from swarmd.manager.store.transaction import Limits, Transaction
 from swarmd.proto.clock import Clock
 
@@ -37,15 +37,12 @@ class MemoryBackend:
         self._followers.append(follower)
         return [(key, self._objects.lookup(key)) for key in self._objects.keys()]  # noqa: SIM118 (not a dict)
 
-    def commit(self, tx: Transaction, fence: Fence | None) -> bool:
+    def commit(self, tx: Transaction, fresh_names: set[tuple[Kind, str]], fence: Fence | None) -> bool:
         if fence is not None and not self.holds(fence):
             raise LeadershipLost("another manager leads")
         if any(version_of(self._objects.lookup(key)) != version for key, version in tx.expected.items()):
             return False
-        if any(
-            taker is not None and tx.is_free(kind, name) and self._objects.find(kind, name=name)
-            for (kind, name), taker in tx.name_claims().items()
-        ):
+        if any(self._objects.find(kind, name=name) for kind, name in fresh_names):
             return False
         self.revision += 1
         writes = [(key, self._store(key, new)) for key, new in tx.writes.items()]
@@ -106,8 +103,9 @@ class _Follower:
             self.cache.apply(revision, writes)
 
     async def commit(self, tx: Transaction, fence: Fence | None) -> bool:
+        fresh_names = {claim for claim, taker in tx.name_claims().items() if taker is not None and tx.is_free(*claim)}
         await asyncio.sleep(0)  # as on etcd, another may get in first
-        committed = self._backend.commit(tx, fence)
+        committed = self._backend.commit(tx, fresh_names, fence)
         self.catch_up()
         return committed
 

@@ -99,6 +99,7 @@ async def test_the_docker_command_runs_containers(api: Api, rootfs: bytes) -> No
     config = api.engine.inspect("one").config
     assert config.command == ("sleep", "1")
     assert config.ports[0].host_port == 8080
+    assert (config.network_mode, config.networks) == ("bridge", ())
     assert "one" in await run(api, "ps")
     api.engine.lines = [
         LogEntry(at=NOW, stream="stdout", data=b"out\n"),

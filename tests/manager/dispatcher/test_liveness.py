@@ -1,0 +1,124 @@
+"""What the leader holds of nodes whose manager is gone; and that load alone never makes it call one down."""
+
+import asyncio
+import random
+from collections.abc import Coroutine
+
+import pytest
+
+from swarmd.manager.dispatcher import LivenessLoop
+from swarmd.manager.dispatcher.attendance import Attendance
+from swarmd.manager.dispatcher.liveness import ELSEWHERE, OWN, gone_since, lost
+from swarmd.manager.dispatcher.session import AgentSession
+from swarmd.manager.store.memory import MemoryStore
+from swarmd.proto import objects_pb2 as pb
+from tests.manager.dispatcher.agents import change, node, put, state_of
+from tests.simulation.virtual import VirtualClock, run
+
+HOUR = 3600.0
+
+
+def held(id: str, by: str, state: int = pb.NODE_STATE_READY, *, manager: str = "") -> pb.Node:
+    """A node whose session manager `by` holds; manager: "up" or "away" if it is one itself."""
+    made = node(id, manager_addr=f"{id}:2378" if manager else "")
+    if manager == "away":
+        made.manager_status.reachability = pb.REACHABILITY_UNREACHABLE
+    made.session_manager = by
+    made.status.state = state  # type: ignore[assignment]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("nodes", "after", "expected"),
+    [
+        ([held("m", "m", manager="up"), held("a", "m")], 100.0, []),
+        ([held("m", "m", manager="away"), held("a", "m")], OWN - 0.1, []),
+        ([held("m", "m", manager="away"), held("a", "m")], OWN, ["m"]),
+        ([held("m", "m", manager="away"), held("a", "m")], ELSEWHERE, ["m", "a"]),
+        ([held("m", "n", manager="away"), held("n", "n", manager="up")], 100.0, []),  # heard by another manager
+        ([held("a", "gone")], ELSEWHERE - 0.1, []),
+        ([held("a", "gone")], ELSEWHERE, ["a"]),
+        ([held("m", "n"), held("a", "m")], ELSEWHERE, ["m", "a"]),  # demoted; and n was removed
+        ([held("m", "m")], ELSEWHERE - 0.1, []),  # demoted: its agent looks for another manager
+        ([held("a", "gone", pb.NODE_STATE_DISCONNECTED)], ELSEWHERE, ["a"]),
+        ([held("a", "gone", pb.NODE_STATE_DOWN)], 100.0, []),
+        ([held("a", "", pb.NODE_STATE_UNKNOWN)], 100.0, []),  # never had a session
+    ],
+)
+def test_judgement(nodes: list[pb.Node], after: float, expected: list[str]) -> None:
+    by_id = {each.id: each for each in nodes}
+    gone = gone_since(by_id, {}, 10.0)
+    gone = gone_since(by_id, gone, 10.0 + after)
+    assert [each.id for each in lost(by_id, gone, 10.0 + after)] == expected
+
+
+def test_absence_starts_anew_once_the_manager_was_back() -> None:
+    away, back = held("m", "m", manager="away"), held("m", "m", manager="up")
+    gone = gone_since({"m": away}, {}, 0.0)
+    assert gone_since({"m": back}, gone, 2.0) == {}
+
+
+class Stalling(VirtualClock):
+    """A process that now and then hangs: time passes before it is woken."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._behind = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._behind
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        if self._random.random() < 0.2:
+            self._behind += self._random.uniform(0.0, 1.5)
+
+
+def test_an_hour_of_stalls_calls_no_node_down() -> None:
+    """The leader's probes fail for as long as it hangs, so the manager seems gone after each stall for a while."""
+
+    async def hour() -> int:
+        clock, rng = Stalling(1), random.Random(2)
+        store = MemoryStore(clock)
+        await put(store, held("m", "m", manager="up"), held("a", "m"))
+        judged = LivenessLoop(store, clock)
+
+        async def flap() -> None:
+            while clock.monotonic() < HOUR:
+                for state in (pb.REACHABILITY_UNREACHABLE, pb.REACHABILITY_REACHABLE):
+                    await change(store, pb.Node, "m", lambda n, s=state: setattr(n.manager_status, "reachability", s))
+                    await VirtualClock().sleep(rng.uniform(0.7, 1.5))  # one probe that failed
+
+        await _while(judged.run(), flap())
+        return state_of(store, "m")
+
+    assert run(hour()) == pb.NODE_STATE_READY
+
+
+def test_an_hour_of_jitter_and_stalls_expires_no_session() -> None:
+    """Heartbeats come up to 10 % early or a second late, and the manager hangs for up to 1.5 s at a time."""
+
+    async def hour() -> tuple[int, object]:
+        clock, rng = Stalling(3), random.Random(4)
+        store = MemoryStore(clock)
+        await put(store, node("a"))
+        attendance = Attendance(store, clock, "m")
+        session = AgentSession("a", "s1", 1.0, clock.monotonic())
+        await attendance.arrive(session, pb.NodeDescription(addr="10.0.0.1"))
+
+        async def beat() -> None:
+            while VirtualClock().monotonic() < HOUR:
+                await clock.sleep(rng.uniform(0.9, 2.0))
+                session.heard = clock.monotonic()
+
+        await _while(attendance.run(), beat())
+        return state_of(store, "a"), session.ended
+
+    assert run(hour()) == (pb.NODE_STATE_READY, None)
+
+
+async def _while(background: Coroutine[None, None, None], main: Coroutine[None, None, None]) -> None:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(background)
+        await main
+        task.cancel()
