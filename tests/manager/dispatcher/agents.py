@@ -115,10 +115,10 @@ class FakeAgent:
             kind = change.WhichOneof("of") or ""
             self.known[kind, *_ids(getattr(change, kind))] = getattr(change, kind)
         for removal in assignments.removals:
-            kind = removal.WhichOneof("of") or ""
-            gone = getattr(removal, kind)
+            what = removal.WhichOneof("of") or ""
+            gone = getattr(removal, what)
             ids = (gone,) if isinstance(gone, str) else _ids(gone)
-            del self.known[kind.removesuffix("_id"), *ids]
+            del self.known[what.removesuffix("_id"), *ids]
 
     def keys(self, kind: str) -> set[tuple[str, ...]]:
         return {key[1:] for key in self.known if key[0] == kind}
@@ -139,7 +139,7 @@ def _ids(obj: Any) -> tuple[str, ...]:
 async def agent(address: str, node_id: str, *, period: float | None = 0.2) -> AsyncIterator[FakeAgent]:
     """An agent with its session open; period None: it says hello and then nothing."""
     async with grpc.aio.insecure_channel(address) as channel, asyncio.TaskGroup() as group:
-        call = dispatcher_pb2_grpc.DispatcherStub(channel).Session(metadata=(("node", node_id),))
+        call = dispatcher_pb2_grpc.DispatcherStub(channel).Session(metadata=(("node", node_id),))  # type: ignore[call-arg]
         made = FakeAgent(call, node_id)
         await made.hello()
         tasks = [group.create_task(made.listen())]

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Coroutine
+from functools import partial
 
 import pytest
 
@@ -59,47 +60,51 @@ def test_absence_starts_anew_once_the_manager_was_back() -> None:
 
 
 class Stalling(VirtualClock):
-    """A process that now and then hangs: time passes before it is woken."""
+    """The clock of a process that now and then hangs: time passes in which it does nothing."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        self._behind = 0.0
+        self.random = random.Random(seed)
+        self._hung = 0.0
 
     def monotonic(self) -> float:
-        return super().monotonic() + self._behind
+        return super().monotonic() + self._hung
 
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(seconds)
-        if self._random.random() < 0.2:
-            self._behind += self._random.uniform(0.0, 1.5)
+    async def hang(self) -> None:
+        while True:
+            await self.sleep(self.random.uniform(0.1, 3.0))
+            self._hung += self.random.uniform(0.0, 1.5)
 
 
 def test_an_hour_of_stalls_calls_no_node_down() -> None:
-    """The leader's probes fail for as long as it hangs, so the manager seems gone after each stall for a while."""
+    """The leader's own probes fail while it hangs: the manager seems gone for a while, again and again."""
 
     async def hour() -> int:
-        clock, rng = Stalling(1), random.Random(2)
+        clock = Stalling(1)
         store = MemoryStore(clock)
         await put(store, held("m", "m", manager="up"), held("a", "m"))
-        judged = LivenessLoop(store, clock)
 
         async def flap() -> None:
             while clock.monotonic() < HOUR:
                 for state in (pb.REACHABILITY_UNREACHABLE, pb.REACHABILITY_REACHABLE):
-                    await change(store, pb.Node, "m", lambda n, s=state: setattr(n.manager_status, "reachability", s))
-                    await VirtualClock().sleep(rng.uniform(0.7, 1.5))  # one probe that failed
+                    await change(store, pb.Node, "m", partial(_seen, state))
+                    await clock.sleep(clock.random.uniform(0.7, 2.0))
+                assert state_of(store, "m") == pb.NODE_STATE_READY
 
-        await _while(judged.run(), flap())
-        return state_of(store, "m")
+        await _beside(flap(), LivenessLoop(store, clock).run(), clock.hang())
+        return state_of(store, "a")
 
     assert run(hour()) == pb.NODE_STATE_READY
 
 
+def _seen(state: pb.Reachability.ValueType, manager: pb.Node) -> None:
+    manager.manager_status.reachability = state
+
+
 def test_an_hour_of_jitter_and_stalls_expires_no_session() -> None:
-    """Heartbeats come up to 10 % early or a second late, and the manager hangs for up to 1.5 s at a time."""
+    """Heartbeats come early by up to a tenth, or late by a second, and the manager hangs for up to 1.5 s at a time."""
 
     async def hour() -> tuple[int, object]:
-        clock, rng = Stalling(3), random.Random(4)
+        clock = Stalling(3)
         store = MemoryStore(clock)
         await put(store, node("a"))
         attendance = Attendance(store, clock, "m")
@@ -107,18 +112,19 @@ def test_an_hour_of_jitter_and_stalls_expires_no_session() -> None:
         await attendance.arrive(session, pb.NodeDescription(addr="10.0.0.1"))
 
         async def beat() -> None:
-            while VirtualClock().monotonic() < HOUR:
-                await clock.sleep(rng.uniform(0.9, 2.0))
+            while clock.monotonic() < HOUR:
+                await clock.sleep(clock.random.uniform(0.9, 2.0))
                 session.heard = clock.monotonic()
 
-        await _while(attendance.run(), beat())
+        await _beside(beat(), attendance.run(), clock.hang())
         return state_of(store, "a"), session.ended
 
     assert run(hour()) == (pb.NODE_STATE_READY, None)
 
 
-async def _while(background: Coroutine[None, None, None], main: Coroutine[None, None, None]) -> None:
+async def _beside(main: Coroutine[None, None, None], *background: Coroutine[None, None, None]) -> None:
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(background)
+        tasks = [group.create_task(each) for each in background]
         await main
-        task.cancel()
+        for task in tasks:
+            task.cancel()

@@ -200,18 +200,22 @@ async def test_session_with_another_manager_keeps_the_node_ready(monkeypatch: py
     backend = MemoryBackend()
     here, there = MemoryStore(CLOCK, backend), MemoryStore(CLOCK, backend)
     await put(here, short_period(), node("a"), node("c"), task("t1", "a"))
-    async with dispatching(here, "m1", monkeypatch) as one, dispatching(there, "m2", monkeypatch) as two:
-        async with agent(one, "a", period=0.1) as a, agent(one, "c", period=0.1) as c:
-            await until(lambda: a.fulls and c.fulls, lambda: a.known)
-            a.drop()
-            async with agent(two, "a", period=0.1) as again:
-                await until(lambda: again.keys("task") == {("t1",)}, lambda: again.known)
-                await until(lambda: state_of(here, "a") == pb.NODE_STATE_READY, lambda: state_of(here, "a"))
-                c.drop()  # its grace ends after that of a would
-                await until(lambda: state_of(here, "c") == pb.NODE_STATE_DOWN, lambda: state_of(here, "c"))
-                stored = there.view().get(pb.Node, "a")
-                assert stored is not None
-                assert (stored.status.state, stored.session_manager) == (pb.NODE_STATE_READY, "m2")
+    async with (
+        dispatching(here, "m1", monkeypatch) as one,
+        dispatching(there, "m2", monkeypatch) as two,
+        agent(one, "a", period=0.1) as a,
+        agent(one, "c", period=0.1) as c,
+    ):
+        await until(lambda: a.fulls and c.fulls, lambda: a.known)
+        a.drop()
+        async with agent(two, "a", period=0.1) as again:
+            await until(lambda: again.keys("task") == {("t1",)}, lambda: again.known)
+            await until(lambda: state_of(here, "a") == pb.NODE_STATE_READY, lambda: state_of(here, "a"))
+            c.drop()  # its grace ends after that of a would
+            await until(lambda: state_of(here, "c") == pb.NODE_STATE_DOWN, lambda: state_of(here, "c"))
+            stored = there.view().get(pb.Node, "a")
+            assert stored is not None
+            assert (stored.status.state, stored.session_manager) == (pb.NODE_STATE_READY, "m2")
 
 
 async def test_restarted_manager_gives_its_nodes_time_then_calls_them_down(
