@@ -112,6 +112,10 @@ class TaskRunner:
             self._task.desired_state = task.desired_state
             self._changed.set()
 
+    @property
+    def ended(self) -> bool:
+        return self._task.status.state > RUNNING
+
     async def run(self) -> None:
         """Until the task has ended."""
         backoff = Backoff(base=0.1, cap=8.0)

@@ -5,6 +5,7 @@ of the cluster.
 """
 
 from collections import defaultdict
+from collections.abc import Set
 
 from swarmd.manager.dispatcher.facts import (
     EVERYWHERE,
@@ -46,12 +47,15 @@ class Board:
             if isinstance(change.obj, Node) and _moved(change):
                 for task in view.find(Task, node_id=change.obj.id):
                     self._note(view, Changed(task, task), touched)
-        told: set[str] = set()
+        told: set[Feed] = set()
         for topic, keys in touched.items():
-            for feed in tuple(self._followers.get(topic, ())):
-                feed.touch(topic, keys)
-                told.add(feed.node_id)
-        return told
+            for feed in self._followers.get(topic, ()):
+                feed.touch(keys)
+                told.add(feed)
+        # Only now: a feed that stops following a topic must have heard of the facts that went from it.
+        for feed in told:
+            feed.refollow(touched.keys())
+        return {feed.node_id for feed in told}
 
     def _note(self, view: View, change: Changed, touched: Touched) -> None:
         obj = change.obj
@@ -112,9 +116,11 @@ class Feed:
         """How much waits to be sent."""
         return len(self._dirty)
 
-    def touch(self, topic: Topic, keys: set[Key]) -> None:
+    def touch(self, keys: set[Key]) -> None:
         self._dirty |= keys
-        if topic in (EVERYWHERE, node_topic(self.node_id)):
+
+    def refollow(self, touched: Set[Topic]) -> None:
+        if not touched.isdisjoint((EVERYWHERE, node_topic(self.node_id))):
             self._follow(self._board.topics_of(self.node_id))
 
     def close(self) -> None:

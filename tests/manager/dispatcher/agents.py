@@ -23,6 +23,7 @@ from swarmd.proto.tls import Identity
 
 CLUSTER = "cluster1"
 CLOCK = SystemClock()
+Known = dict[tuple[str, ...], Any]  # by kind and ids
 
 
 def told_identity(context: Any) -> Identity:
@@ -61,7 +62,7 @@ class FakeAgent:
     def __init__(self, call: Any, node_id: str) -> None:
         self._call = call
         self._node_id = node_id
-        self.known: dict[tuple[str, ...], Any] = {}
+        self.known: Known = {}
         self.fulls = 0
         self.infos: list[wire.NodeInfo] = []
         self.acked: list[int] = []
@@ -101,27 +102,29 @@ class FakeAgent:
             case "welcome":
                 self.welcome = message.welcome
             case "assignments":
-                self._apply(message.assignments)
+                self.fulls += message.assignments.full
+                apply(self.known, message.assignments)
             case "statuses_ack":
                 self.acked.append(message.statuses_ack.batch)
             case "node_info":
                 self.infos.append(message.node_info)
 
-    def _apply(self, assignments: wire.Assignments) -> None:
-        if assignments.full:
-            self.known.clear()
-            self.fulls += 1
-        for change in assignments.changes:
-            kind = change.WhichOneof("of") or ""
-            self.known[kind, *_ids(getattr(change, kind))] = getattr(change, kind)
-        for removal in assignments.removals:
-            what = removal.WhichOneof("of") or ""
-            gone = getattr(removal, what)
-            ids = (gone,) if isinstance(gone, str) else _ids(gone)
-            del self.known[what.removesuffix("_id"), *ids]
-
     def keys(self, kind: str) -> set[tuple[str, ...]]:
         return {key[1:] for key in self.known if key[0] == kind}
+
+
+def apply(known: Known, assignments: wire.Assignments) -> None:
+    """Keep what a node knows as it is told to."""
+    if assignments.full:
+        known.clear()
+    for change in assignments.changes:
+        kind = change.WhichOneof("of") or ""
+        known[kind, *_ids(getattr(change, kind))] = getattr(change, kind)
+    for removal in assignments.removals:
+        what = removal.WhichOneof("of") or ""
+        gone = getattr(removal, what)
+        ids = (gone,) if isinstance(gone, str) else _ids(gone)
+        del known[what.removesuffix("_id"), *ids]
 
 
 def _ids(obj: Any) -> tuple[str, ...]:

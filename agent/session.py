@@ -1,0 +1,159 @@
+"""The conversation with a manager: one stream, to any of them, for as long as it holds.
+
+A broken stream is resumed with another manager, at once the first time.  What was not acknowledged is said again.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+from grpc import aio
+from grpc.aio import EOF  # type: ignore[attr-defined]
+
+from swarmd.agent.reporter import Reporter
+from swarmd.proto import dispatcher_pb2 as pb
+from swarmd.proto import dispatcher_pb2_grpc
+from swarmd.proto.backoff import Backoff
+from swarmd.proto.errors import Unavailable
+from swarmd.proto.objects_pb2 import NodeDescription
+from swarmd.proto.tls import channel_options
+
+log = logging.getLogger(__name__)
+WELCOME = 5.0  # s, for a manager to say welcome
+SILENCE = 3  # periods without an answer to a heartbeat, after which a manager is given up
+JITTER = 0.1  # of the heartbeat period
+
+Tell = Callable[[pb.Assignments, Callable[[int], None]], None]
+
+
+class Session:
+    def __init__(
+        self,
+        managers: Sequence[pb.ManagerPeer],
+        credentials: Callable[[], grpc.ChannelCredentials] | None,
+        describe: Callable[[], NodeDescription],
+        reporter: Reporter,
+        tell: Tell,
+        on_node_info: Callable[[pb.NodeInfo], None],
+    ) -> None:
+        """credentials None: without TLS, for tests on loopback."""
+        self._managers = [peer.addr for peer in managers]
+        self._credentials = credentials
+        self._describe = describe
+        self._reporter = reporter
+        self._tell = tell
+        self._on_node_info = on_node_info
+        self._rng = random.Random()
+        self._welcomed = False
+
+    async def run(self) -> None:
+        backoff = Backoff(base=0.1, cap=8.0)
+        failed = ""
+        while True:
+            address = self._choose(failed)
+            self._welcomed = False
+            try:
+                await self._converse(address)
+            except* (aio.AioRpcError, Unavailable, TimeoutError, OSError) as problems:
+                log.info("session with manager %s ended: %s", address, sentence(problems))
+            if self._welcomed:
+                backoff.reset()
+            if failed or not self._welcomed or len(self._managers) == 1:
+                await asyncio.sleep(backoff.next())
+            failed = address
+
+    def _choose(self, failed: str) -> str:
+        others = [address for address in self._managers if address != failed]
+        return self._rng.choice(others or self._managers)
+
+    async def _converse(self, address: str) -> None:
+        options = channel_options()
+        channel = (
+            aio.secure_channel(address, self._credentials(), options=options)
+            if self._credentials
+            else aio.insecure_channel(address)
+        )
+        async with channel:
+            stream = dispatcher_pb2_grpc.DispatcherStub(channel).Session(None)
+            await _Conversation(self, stream).run()
+
+    # ------------------------------------------------------------ for a conversation
+
+    def heard(self, info: pb.NodeInfo) -> None:
+        if info.managers:
+            self._managers = [peer.addr for peer in info.managers]
+        self._on_node_info(info)
+
+    def welcomed(self, welcome: pb.Welcome) -> None:
+        self._welcomed = True
+        self._reporter.resend()
+        self.heard(welcome.node_info)
+
+
+class _Conversation:
+    def __init__(self, session: Session, stream: Any) -> None:
+        self._session = session
+        self._stream = stream
+        self._writing = asyncio.Lock()
+        self._applied: asyncio.Queue[int] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Until the stream breaks: raises why."""
+        await self._send(pb.AgentMessage(hello=pb.Hello(description=self._session._describe())))
+        async with asyncio.timeout(WELCOME):
+            first = await self._stream.read()
+        if first is EOF or first.WhichOneof("of") != "welcome":
+            raise await self._why()
+        self._session.welcomed(first.welcome)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._beat(first.welcome.heartbeat_period / 1e9))
+            group.create_task(self._say_statuses())
+            group.create_task(self._say_applied())
+            group.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        while (message := await self._stream.read()) is not EOF:
+            match message.WhichOneof("of"):
+                case "assignments":
+                    self._session._tell(message.assignments, self._applied.put_nowait)
+                case "statuses_ack":
+                    self._session._reporter.acknowledge(message.statuses_ack.batch)
+                case "node_info":
+                    self._session.heard(message.node_info)
+        raise await self._why()
+
+    async def _why(self) -> Exception:
+        code, details = await self._stream.code(), await self._stream.details()
+        return Unavailable(details or f"the manager ended the session ({code.name.lower() if code else 'no reason'})")
+
+    async def _beat(self, period: float) -> None:
+        rng = self._session._rng
+        while True:
+            await asyncio.sleep(period * rng.uniform(1 - JITTER, 1))
+            async with asyncio.timeout(SILENCE * period):
+                await self._send(pb.AgentMessage(heartbeat=pb.Heartbeat()))
+
+    async def _say_statuses(self) -> None:
+        while True:
+            await self._send(pb.AgentMessage(statuses=await self._session._reporter.next()))
+
+    async def _say_applied(self) -> None:
+        while True:
+            await self._send(pb.AgentMessage(applied=pb.Applied(revision=await self._applied.get())))
+
+    async def _send(self, message: pb.AgentMessage) -> None:
+        async with self._writing:
+            await self._stream.write(message)
+
+
+def sentence(problems: BaseExceptionGroup[BaseException]) -> str:
+    """The first cause, in words."""
+    problem: BaseException = problems
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    if isinstance(problem, aio.AioRpcError):
+        return problem.details() or problem.code().name.lower()
+    return str(problem) or type(problem).__name__

@@ -1,0 +1,136 @@
+"""Runs the tasks that managers assign to this node, and keeps at it without them.
+
+Assignments are on disk before they are acted on.  **Invariant:** a container of a task that is not assigned here is
+stopped once a manager has said so (a full list without it), and never because no manager answers.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from swarmd.agent.assignments import Assignments
+from swarmd.agent.executor import Executor
+from swarmd.agent.network_state import NetworkState
+from swarmd.agent.reporter import Reporter
+from swarmd.agent.task_runner import TaskRunner
+from swarmd.proto.clock import Clock
+from swarmd.proto.dispatcher_pb2 import Assignments as Told
+from swarmd.proto.objects_pb2 import Task, TaskStatus
+from swarmd.proto.task_states import SHUTDOWN
+from swarmd.runtime.errors import RuntimeFault
+
+log = logging.getLogger(__name__)
+MEND = 10.0  # s, between looks at whether the kernel's networks are as they should be
+PRUNE = 1.0  # s, after a task has gone
+
+
+class Worker:
+    def __init__(self, executor: Executor, state_dir: Path, node_id: str, reporter: Reporter, clock: Clock) -> None:
+        self._executor = executor
+        self._assignments = Assignments(state_dir / "assignments")
+        self._networks = NetworkState(state_dir / "networks.pb", node_id)
+        self._reporter = reporter
+        self._clock = clock
+        self._tasks: dict[str, Task] = {}
+        self._runners: dict[str, TaskRunner] = {}
+        self._told: asyncio.Queue[tuple[Told, Callable[[int], None]]] = asyncio.Queue()
+        self._gone = asyncio.Event()
+
+    def tell(self, told: Told, applied: Callable[[int], None]) -> None:
+        """What a manager says; `applied` is called with its revision once it is acted on."""
+        self._told.put_nowait((told, applied))
+
+    async def run(self) -> None:
+        """Until cancelled: containers go on."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._executor.run())
+            await self._apply_networks()
+            for task in self._assignments.load():
+                self._start(task, group)
+            group.create_task(self._follow(group))
+            group.create_task(self._mend())
+            group.create_task(self._prune())
+
+    async def stop_all(self) -> None:
+        """This node leaves the cluster: nothing of its tasks stays."""
+        await self._executor.stop(list(self._executor.containers().values()))
+
+    # ------------------------------------------------------------ what managers say
+
+    async def _follow(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            told, applied = await self._told.get()
+            if any(change.WhichOneof("of") != "task" for change in told.changes) or told.removals or told.full:
+                self._networks.update(told)
+                self._networks.save()
+                await self._apply_networks()
+            wanted = [change.task for change in told.changes if change.WhichOneof("of") == "task"]
+            await asyncio.to_thread(self._save, wanted)
+            for task in wanted:
+                self._start(task, group)
+            gone = {removal.task_id for removal in told.removals if removal.WhichOneof("of") == "task_id"}
+            if told.full:
+                gone |= (set(self._tasks) | set(self._executor.containers())) - {task.id for task in wanted}
+            for task_id in gone:
+                self._end(task_id, group)
+            applied(told.revision)
+
+    def _save(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            self._assignments.save(task)
+
+    async def _apply_networks(self) -> None:
+        try:
+            await self._executor.engine.networks.apply(self._networks.desired())
+        except (RuntimeFault, OSError) as error:
+            log.error("the cluster's networks are not as they should be: %s", error)
+
+    async def _mend(self) -> None:
+        while True:
+            await self._clock.sleep(MEND)
+            await self._apply_networks()
+
+    # ------------------------------------------------------------ tasks
+
+    def _start(self, task: Task, group: asyncio.TaskGroup) -> None:
+        self._tasks[task.id] = task
+        if task.id in self._runners:
+            self._runners[task.id].update(task)
+            return
+        runner = TaskRunner(task, self._executor.controller(task), self._report, self._clock)
+        self._runners[task.id] = runner
+        group.create_task(self._run(task.id, runner))
+
+    async def _run(self, task_id: str, runner: TaskRunner) -> None:
+        await runner.run()
+        if task_id not in self._tasks:
+            self._runners.pop(task_id, None)
+            self._gone.set()
+
+    def _report(self, task_id: str, status: TaskStatus) -> None:
+        self._reporter.report(task_id, status)
+
+    def _end(self, task_id: str, group: asyncio.TaskGroup) -> None:
+        """Managers do not want it here, or know that it has ended."""
+        task = self._tasks.pop(task_id, None)
+        self._assignments.drop(task_id)
+        runner = self._runners.get(task_id)
+        if runner is not None and task is not None:
+            stopped = Task()
+            stopped.CopyFrom(task)
+            stopped.desired_state = SHUTDOWN
+            runner.update(stopped)
+        elif (state := self._executor.containers().get(task_id)) is not None and state.exit is None:
+            group.create_task(self._executor.stop([state]))
+        self._gone.set()
+
+    async def _prune(self) -> None:
+        while True:
+            await self._gone.wait()
+            await self._clock.sleep(PRUNE)
+            self._gone.clear()
+            ended = [id for id, runner in self._runners.items() if runner.ended and id not in self._tasks]
+            for task_id in ended:
+                del self._runners[task_id]
+            await self._executor.prune({*self._tasks, *self._runners})
