@@ -26,7 +26,7 @@ class LogService(control_pb2_grpc.AgentServicer):
         self._executor = executor
         self._node_id = node_id
 
-    async def Logs(  # type: ignore[override]
+    async def Logs(
         self, request: pb.LogsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.LogBatch]:
         try:

@@ -25,7 +25,7 @@ from swarmd.agent.host import AGENT_PORT, CLUSTER_PORT, describe
 from swarmd.agent.manager_process import ManagerProcess, supervise
 from swarmd.proto.backoff import Backoff
 from swarmd.proto.ca_pb2 import Identity
-from swarmd.proto.dispatcher_pb2 import NodeInfo
+from swarmd.proto.dispatcher_pb2 import ManagerPeer, NodeInfo
 from swarmd.proto.errors import SwarmdError, Unavailable
 from swarmd.proto.identity import IdentityFiles, write_atomically
 from swarmd.proto.objects_pb2 import NODE_ROLE_MANAGER, NodeDescription
@@ -89,7 +89,7 @@ class Member:
             node_id=self._identity.node_id,
             state_dir=self._files.directory,
             channel_credentials=lambda: channel_credentials(self._files.credentials()),
-            managers=list(self._identity.managers),
+            managers=self._managers(),
             describe=self._describe,
             on_node_info=self._note,
         )
@@ -102,7 +102,13 @@ class Member:
                 group.create_task(self._renew_in_time())
         finally:
             if self.control is not None:
-                await self.control.close(0)
+                control, self.control = self.control, None
+                await control.close(0)
+
+    def _managers(self) -> list[ManagerPeer]:
+        """Those it was told of; the first manager of a cluster was told of none, and is one itself."""
+        own = ManagerPeer(node_id=self._identity.node_id, addr=f"{self.settings.address}:{CLUSTER_PORT}")
+        return list(self._identity.managers) or [own]
 
     # ------------------------------------------------------------ what managers say
 
@@ -163,7 +169,7 @@ class Member:
 
     async def _renew(self) -> None:
         was_manager = self.is_manager
-        self._identity = await renewal.renew(self._files, list(self._identity.managers))
+        self._identity = await renewal.renew(self._files, self._managers())
         if self.control is not None:
             # A channel shows the certificate it was made with; calls under way get time to end.
             outdated, self.control = self.control, None

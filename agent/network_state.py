@@ -3,6 +3,7 @@
 Kept on disk, so that a node that restarts without a manager still routes as it did.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -22,10 +23,8 @@ class NetworkState:
         self._services: dict[str, ServiceEndpoint] = {}
         self._endpoints: dict[tuple[str, str], NetworkEndpoint] = {}
         self._nodes: dict[tuple[str, str], NodeEndpoint] = {}
-        try:
+        with suppress(FileNotFoundError, DecodeError):  # a manager tells it all again
             self.update(Assignments.FromString(path.read_bytes()))
-        except (FileNotFoundError, DecodeError):
-            pass  # a manager tells it all again
 
     def update(self, told: Assignments) -> None:
         if told.full:
