@@ -22,7 +22,8 @@ def test_replicas_reach_each_other_by_service_name(cluster: Cluster) -> None:
     cluster.swarmctl("network", "create", "--driver", "overlay", "back")
     try:
         cluster.swarmctl("service", "create", "--name", "api", "--replicas", "3", "--network", "back", "demo", *SERVE)
-        ask = "while :; do wget -q -T 2 -O - http://api/ && sleep 0.1; done"
+        # busybox's nslookup, since its wget can't resolve names when it is linked statically
+        ask = "while :; do wget -q -T 2 -O - http://$(nslookup api | awk '/^Address/ {a=$NF} END {print a}')/; usleep 50000; done"
         cluster.swarmctl(
             "service", "create", "--name", "asker", "--replicas", "3", "--network", "back", "demo", "sh", "-c", ask
         )
