@@ -18,6 +18,7 @@ DEVCLUSTER = str(REPOSITORY / "deploy" / "devcluster")
 SWARMCTL = str(REPOSITORY / ".venv" / "bin" / "swarmctl")
 HOSTS = ("host1", "host2", "host3")
 SERVE = ("sh", "-c", "hostname > /www/index.html; exec httpd -f -p 80 -h /www")
+AT_ONCE = ("--stop-signal", "SIGKILL")  # a shell as pid 1 ignores SIGTERM, and its grace period is not the test
 T = TypeVar("T")
 
 

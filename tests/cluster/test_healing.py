@@ -2,11 +2,13 @@
 
 import json
 
-from tests.cluster.conftest import HOSTS, SERVE, Cluster, wait_for
+from tests.cluster.conftest import AT_ONCE, HOSTS, SERVE, Cluster, wait_for
 
 
 def create(cluster: Cluster, name: str, replicas: int, *flags: str, command: tuple[str, ...] = SERVE) -> None:
-    cluster.swarmctl("service", "create", "--name", name, "--replicas", str(replicas), *flags, "demo", *command)
+    cluster.swarmctl(
+        "service", "create", "--name", name, "--replicas", str(replicas), *AT_ONCE, *flags, "demo", *command
+    )
     cluster.converged(name, replicas)
 
 

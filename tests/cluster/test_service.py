@@ -2,7 +2,7 @@
 
 import json
 
-from tests.cluster.conftest import HOSTS, SERVE, Cluster, wait_for
+from tests.cluster.conftest import AT_ONCE, HOSTS, SERVE, Cluster, wait_for
 
 
 def test_replicas_answer_through_every_host_and_scale(cluster: Cluster) -> None:
@@ -22,10 +22,21 @@ def test_replicas_reach_each_other_by_service_name(cluster: Cluster) -> None:
     cluster.swarmctl("network", "create", "--driver", "overlay", "back")
     try:
         cluster.swarmctl("service", "create", "--name", "api", "--replicas", "3", "--network", "back", "demo", *SERVE)
-        # busybox's nslookup, since its wget can't resolve names when it is linked statically
-        ask = "while :; do wget -q -T 2 -O - http://$(nslookup api | awk '/^Address/ {a=$NF} END {print a}')/; usleep 50000; done"
+        ask = "while :; do wget -q -O - http://api/; usleep 50000; done"
         cluster.swarmctl(
-            "service", "create", "--name", "asker", "--replicas", "3", "--network", "back", "demo", "sh", "-c", ask
+            "service",
+            "create",
+            "--name",
+            "asker",
+            "--replicas",
+            "3",
+            "--network",
+            "back",
+            *AT_ONCE,
+            "demo",
+            "sh",
+            "-c",
+            ask,
         )
         cluster.converged("asker", 3)
 
@@ -64,7 +75,7 @@ def test_an_update_that_never_gets_healthy_pauses_and_keeps_the_rest(cluster: Cl
 
 def test_logs_of_all_replicas(cluster: Cluster) -> None:
     talk = ("sh", "-c", "echo out-$HOSTNAME; echo err-$HOSTNAME >&2; sleep 1000")
-    cluster.swarmctl("service", "create", "--name", "talker", "--replicas", "3", "demo", *talk)
+    cluster.swarmctl("service", "create", "--name", "talker", "--replicas", "3", *AT_ONCE, "demo", *talk)
     lines = wait_for(
         lambda: (got := cluster.swarmctl("service", "logs", "talker")) and got.count("out-") == 3 and got or "",
         "three lines",
