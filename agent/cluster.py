@@ -134,7 +134,10 @@ class ClusterMembership:
                 raise FailedPrecondition("this node is not part of a swarm")
             if self._is_manager() and not force:
                 raise FailedPrecondition(await self._what_is_lost())
+            member = self._member
             await self._stop()
+            if member is not None:
+                await member.leave()
             self._wipe()
 
     def info(self) -> SwarmInfo:

@@ -114,7 +114,9 @@ class TaskController:
     async def start(self) -> None:
         here = {network.id for network in self._engine.networks.list()}
         if any(attachment.network_id not in here for attachment in self._task.networks):
-            raise Temporary("a network of the task is not on this node yet")  # the node gets its address on it meanwhile
+            raise Temporary(
+                "a network of the task is not on this node yet"
+            )  # the node gets its address on it meanwhile
         try:
             await self._engine.start(self._name)
         except (PortInUse, Invalid, Unsupported) as error:

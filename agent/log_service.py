@@ -40,19 +40,20 @@ class LogService(control_pb2_grpc.AgentServicer):
 
     async def batches(self, request: pb.LogsRequest) -> AsyncIterator[pb.LogBatch]:
         queue: asyncio.Queue[pb.LogEntry | None] = asyncio.Queue(BUFFER)
-        async with asyncio.TaskGroup() as group:
-            reading = group.create_task(self._read_all(request, queue))
+        # Not a TaskGroup: a generator that is closed at a yield must not be met by a group's own exception.
+        reading = asyncio.ensure_future(self._read_all(request, queue))
+        try:
             ended = False
-            try:
-                while not ended:
-                    entries = [await queue.get()]
-                    while not queue.empty() and len(entries) < BATCH:
-                        entries.append(queue.get_nowait())
-                    ended = entries[-1] is None
-                    if batch := [entry for entry in entries if entry is not None]:
-                        yield pb.LogBatch(entries=batch)
-            finally:
-                reading.cancel()
+            while not ended:
+                entries = [await queue.get()]
+                while not queue.empty() and len(entries) < BATCH:
+                    entries.append(queue.get_nowait())
+                ended = entries[-1] is None
+                if batch := [entry for entry in entries if entry is not None]:
+                    yield pb.LogBatch(entries=batch)
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
 
     async def _read_all(self, request: pb.LogsRequest, queue: asyncio.Queue[pb.LogEntry | None]) -> None:
         containers = self._executor.containers()

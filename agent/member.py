@@ -75,6 +75,15 @@ class Member:
         self._info: NodeInfo | None = None
         self._heard = asyncio.Event()
         self._role_changed = asyncio.Event()
+        self._agent = ClusterAgent(
+            self._engine,
+            node_id=self._identity.node_id,
+            state_dir=self._files.directory,
+            channel_credentials=lambda: channel_credentials(self._files.credentials()),
+            managers=self._managers(),
+            describe=self._describe,
+            on_node_info=self._note,
+        )
         if self.is_manager:
             self._open_control()
 
@@ -84,15 +93,7 @@ class Member:
 
     async def run(self) -> None:
         """Until cancelled: containers go on."""
-        agent = ClusterAgent(
-            self._engine,
-            node_id=self._identity.node_id,
-            state_dir=self._files.directory,
-            channel_credentials=lambda: channel_credentials(self._files.credentials()),
-            managers=self._managers(),
-            describe=self._describe,
-            on_node_info=self._note,
-        )
+        agent = self._agent
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(agent.run())
@@ -104,6 +105,10 @@ class Member:
             if self.control is not None:
                 control, self.control = self.control, None
                 await control.close(0)
+
+    async def leave(self) -> None:
+        """Give back what the cluster's tasks hold on this host; call it once `run` was cancelled."""
+        await self._agent.leave()
 
     def _managers(self) -> list[ManagerPeer]:
         """Those it was told of; the first manager of a cluster was told of none, and is one itself."""

@@ -23,7 +23,7 @@ from swarmd.proto.tls import channel_options
 
 log = logging.getLogger(__name__)
 WELCOME = 5.0  # s, for a manager to say welcome
-SILENCE = 3  # periods without an answer to a heartbeat, after which a manager is given up
+PATIENCE = 3  # heartbeat periods for a write to get through; a silent link is noticed by the channel's keepalive
 JITTER = 0.1  # of the heartbeat period
 
 Tell = Callable[[pb.Assignments, Callable[[int], None]], None]
@@ -59,9 +59,9 @@ class Session:
                 await self._converse(address)
             except* (aio.AioRpcError, Unavailable, TimeoutError, OSError) as problems:
                 log.info("session with manager %s ended: %s", address, sentence(problems))
-            if self._welcomed:
-                backoff.reset()
-            if failed or not self._welcomed or len(self._managers) == 1:
+            if self._welcomed and len(self._managers) > 1:
+                backoff.reset()  # another manager is there: ask it at once
+            else:
                 await asyncio.sleep(backoff.next())
             failed = address
 
@@ -133,7 +133,7 @@ class _Conversation:
         rng = self._session._rng
         while True:
             await asyncio.sleep(period * rng.uniform(1 - JITTER, 1))
-            async with asyncio.timeout(SILENCE * period):
+            async with asyncio.timeout(PATIENCE * period):
                 await self._send(pb.AgentMessage(heartbeat=pb.Heartbeat()))
 
     async def _say_statuses(self) -> None:
@@ -146,7 +146,10 @@ class _Conversation:
 
     async def _send(self, message: pb.AgentMessage) -> None:
         async with self._writing:
-            await self._stream.write(message)
+            try:
+                await self._stream.write(message)
+            except asyncio.InvalidStateError:  # the stream has ended; grpc has no better word for it
+                raise await self._why() from None
 
 
 def sentence(problems: BaseExceptionGroup[BaseException]) -> str:

@@ -19,6 +19,7 @@ from swarmd.proto.dispatcher_pb2 import Assignments as Told
 from swarmd.proto.objects_pb2 import Task, TaskStatus
 from swarmd.proto.task_states import SHUTDOWN
 from swarmd.runtime.errors import RuntimeFault
+from swarmd.runtime.network.values import OverlayState
 
 log = logging.getLogger(__name__)
 MEND = 10.0  # s, between looks at whether the kernel's networks are as they should be
@@ -55,6 +56,7 @@ class Worker:
     async def stop_all(self) -> None:
         """This node leaves the cluster: nothing of its tasks stays."""
         await self._executor.stop(list(self._executor.containers().values()))
+        await self._executor.engine.networks.apply(OverlayState())
 
     # ------------------------------------------------------------ what managers say
 

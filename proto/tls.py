@@ -21,15 +21,15 @@ WORKER_NAME = "swarmd-worker"
 ROLES: dict[str, NodeRole.ValueType] = {MANAGER_NAME: NODE_ROLE_MANAGER, WORKER_NAME: NODE_ROLE_WORKER}
 ROLE_NAMES = {role: name for name, role in ROLES.items()}
 _KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 5000),
-    ("grpc.keepalive_timeout_ms", 3000),
+    ("grpc.keepalive_time_ms", 1500),
+    ("grpc.keepalive_timeout_ms", 1500),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", -1),
 )
 SERVER_OPTIONS = (
     *_KEEPALIVE,
-    ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.so_reuseport", 0),  # a second process on the port is a mistake, not load balancing
 )
 

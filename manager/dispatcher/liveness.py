@@ -27,8 +27,8 @@ from swarmd.proto.objects_pb2 import (
 log = logging.getLogger(__name__)
 PERIOD = 0.25  # s
 OWN = 2.5  # s that a manager's own node gets; noticing takes up to 1.7 s before
-# s that others get to find another manager: an agent learns from the keepalive, within 8 s, that its own went silent.
-ELSEWHERE = 10.0
+# s that others get to find another manager: an agent learns from the keepalive, within 3 s, that its own went silent.
+ELSEWHERE = 6.0
 
 
 class LivenessLoop:

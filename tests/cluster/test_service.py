@@ -77,7 +77,7 @@ def test_logs_of_all_replicas(cluster: Cluster) -> None:
     talk = ("sh", "-c", "echo out-$HOSTNAME; echo err-$HOSTNAME >&2; sleep 1000")
     cluster.swarmctl("service", "create", "--name", "talker", "--replicas", "3", *AT_ONCE, "demo", *talk)
     lines = wait_for(
-        lambda: (got := cluster.swarmctl("service", "logs", "talker")) and got.count("out-") == 3 and got or "",
+        lambda: got if (got := cluster.swarmctl("service", "logs", "talker")).count("out-") == 3 else "",
         "three lines",
     )
     assert all("@host" in line and line.startswith("talker.") for line in lines.splitlines())
