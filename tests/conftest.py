@@ -52,7 +52,7 @@ def cgroups() -> set[str]:
     for top in Path("/sys/fs/cgroup").iterdir():
         if top.is_dir():
             found |= {f"cgroup {path}" for path in (*top.glob("*/"), *top.glob("*/*/"))}
-    return found
+    return {line for line in found if any(name in line for name in OURS)}
 
 
 def processes() -> set[str]:
