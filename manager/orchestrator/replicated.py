@@ -172,8 +172,8 @@ def _write(tx: Tx, decided: Plan) -> bool:
     puts = [task for step in steps for task in step.puts]
     for task in puts:
         tx.put(task)
-    # A transaction does not notice tasks that were added since its view, be it by a write of this very loop whose answer
-    # was lost. So every pass that makes tasks also writes the service: of two that start from the same view, one fails.
+    # A transaction does not notice tasks that were added since its view, be it by a write of this very loop whose
+    # answer was lost. So every pass that makes tasks also writes the service: of two from the same view, one fails.
     makes = any(not task.HasField("version") for task in puts)
     service = edited(decided.service)
     service.restarts.CopyFrom(restart.record(service.restarts, steps, service.spec.task.restart))

@@ -9,6 +9,7 @@ import argparse
 import gc
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 from swarmd.manager.scheduler.index import Index
 from swarmd.manager.scheduler.plan import Plan, plan
@@ -52,7 +53,18 @@ def assigned(decided: Plan) -> list[Task]:
     return copies
 
 
-def measure(nodes: int, tasks: int, services: int, constraints: bool) -> None:
+@dataclass(frozen=True)
+class Rates:
+    """Per second."""
+
+    plan: float
+    index: float
+    messages: float
+    loads: tuple[int, int]  # fewest and most tasks of a node
+    placed: int
+
+
+def measure(nodes: int, tasks: int, services: int, constraints: bool) -> Rates:
     waiting = [task(number, services, constraints) for number in range(tasks)]
     index = Index()
     for number in range(nodes):
@@ -69,11 +81,13 @@ def measure(nodes: int, tasks: int, services: int, constraints: bool) -> None:
     end = time.perf_counter()
     gc.unfreeze()
     loads = Counter(copy.node_id for copy in written)
-    what = f"{tasks} tasks, {services} services, {nodes} nodes" + (", 3 constraints each" if constraints else "")
-    print(f"{what}: {len(written)} placed, {min(loads.values())} to {max(loads.values())} per node")
-    print(f"  plan     {tasks / (planned - observed):>9,.0f} placements/s  ({planned - observed:.3f} s)")
-    print(f"  index    {tasks / (observed - begin):>9,.0f} tasks/s")
-    print(f"  messages {tasks / (end - planned):>9,.0f} tasks/s")
+    return Rates(
+        plan=tasks / (planned - observed),
+        index=tasks / (observed - begin),
+        messages=tasks / (end - planned),
+        loads=(min(loads.values()), max(loads.values())),
+        placed=len(written),
+    )
 
 
 def main() -> None:
@@ -83,7 +97,13 @@ def main() -> None:
     parser.add_argument("--services", type=int, default=1, help="tasks are spread over this many services")
     parser.add_argument("--constraints", action="store_true", help="three placement constraints per service")
     arguments = parser.parse_args()
-    measure(arguments.nodes, arguments.tasks, arguments.services, arguments.constraints)
+    rates = measure(arguments.nodes, arguments.tasks, arguments.services, arguments.constraints)
+    what = f"{arguments.tasks} tasks, {arguments.services} services, {arguments.nodes} nodes"
+    print(what + (", 3 constraints each" if arguments.constraints else ""))
+    print(f"  placed   {rates.placed:>9,}, {rates.loads[0]} to {rates.loads[1]} per node")
+    print(f"  plan     {rates.plan:>9,.0f} placements/s")
+    print(f"  index    {rates.index:>9,.0f} tasks/s")
+    print(f"  messages {rates.messages:>9,.0f} tasks/s")
 
 
 if __name__ == "__main__":
