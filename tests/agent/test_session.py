@@ -32,7 +32,7 @@ class Manager(dispatcher_pb2_grpc.DispatcherServicer):
         self._context: Any = None
         self._broken = asyncio.Event()
 
-    async def Session(self, messages: AsyncIterator[pb.AgentMessage], context: Any) -> None:
+    async def Session(self, _: AsyncIterator[pb.AgentMessage], context: Any) -> None:  # type: ignore[override]
         self.heard.append(await context.read())
         self._context, self._broken = context, asyncio.Event()
         await context.write(

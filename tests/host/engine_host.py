@@ -16,6 +16,7 @@ from swarmd.runtime.engine import Engine, EngineConfig, opened
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import ContainerConfig, NetworkState, PortMapping
+from swarmd.runtime.network.values import NetworkInfo
 from swarmd.runtime.spawner_client import Spawner
 
 T = TypeVar("T")
@@ -47,6 +48,9 @@ class FakeNetworks:
             _ip("del", _netns(container_id))
 
     def sandboxes(self) -> Sequence[str]:
+        return []
+
+    def list(self) -> Sequence[NetworkInfo]:
         return []
 
 

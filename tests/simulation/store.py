@@ -177,7 +177,8 @@ class Store:
             self._apply(commit)
             return
         now = self.etcd.clock.monotonic()
-        self.news_at = max(self.news_at, now + self.etcd.rng.uniform(0, self.etcd.weather.lag))
+        # A moment later than the one before: the loop may call what is due at the same time in any order.
+        self.news_at = max(self.news_at + 1e-6, now + self.etcd.rng.uniform(0, self.etcd.weather.lag))
         asyncio.get_running_loop().call_at(self.news_at, self._apply, commit)
 
     def _apply(self, commit: Commit) -> None:
