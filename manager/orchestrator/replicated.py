@@ -53,7 +53,9 @@ class ReplicatedOrchestrator(Loop):
             return None
         now = self._clock.now()
         tasks = tx.find(Task, service_id=service_id)
-        decided = plan(Situation.of(service, tasks, tx.find(Node), now, self._new_id))
+        # By id, so that the commit depends on them: a node that came back meanwhile may still run the old task.
+        nodes = {id: node for id in {task.node_id for task in tasks if task.node_id} if (node := tx.get(Node, id))}
+        decided = plan(Situation.of(service, tasks, nodes.values(), now, self._new_id))
         if decided.delete:
             tx.delete(service)
             return None

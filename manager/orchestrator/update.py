@@ -237,11 +237,12 @@ def _stop(situation: Situation, config: UpdateConfig, task: Task) -> Service | N
 def _proceed(situation: Situation, config: UpdateConfig, dirty: list[Slot], failed: dict[int, Task]) -> Rollout:
     """Change as many slots as parallelism leaves room for; when none is left and all are well, complete.
 
-    A slot that failed is neither waited for nor changed again: from there on it is the restart policy's.
+    A slot that failed is not waited for: from there on it is the restart policy's, which may have given it up. If it
+    lost its replacement some other way, with its node say, it is changed again.
     """
     service, now = situation.service, situation.now
     clean = [slot for slot in situation.held() if slot not in dirty and slot.number not in failed]
-    pending = [slot for slot in dirty if slot.number not in failed]
+    pending = [slot for slot in dirty if slot.number not in failed or not any(task.final for task in slot.tasks)]
     if pending:
         busy = [time for slot in clean if (time := _settled_at(slot, service, config.delay)) > now]
         parallelism = config.parallelism if config.HasField("parallelism") else DEFAULT_PARALLELISM

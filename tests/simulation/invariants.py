@@ -21,6 +21,9 @@ from tests.manager.orchestrator.world import check_move
 from tests.simulation.agent import Agent
 
 
+DECIDING = 1_000_000_000  # ns, at most, between the time stamped into a change and its commit
+
+
 class Violation(AssertionError):
     """Something that must hold did not."""
 
@@ -49,7 +52,7 @@ def _may_overlap(view: View, old: Task, new: Task) -> bool:
         return True  # its agent has not heard yet that it is to stop
     allowed_at = nanoseconds(released.desired_since)
     node = view.get(Node, old.node_id)
-    if node is None or node.status.state != NODE_STATE_READY or nanoseconds(node.heard_at) > allowed_at:
+    if node is None or node.status.state != NODE_STATE_READY or nanoseconds(node.heard_at) > allowed_at - DECIDING:
         return True  # its node was lost when the new task was let start
     known = view.get(Task, old.id)
     if known is None:

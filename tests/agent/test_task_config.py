@@ -1,0 +1,240 @@
+"""What a task asks for, what it says nothing of, and what is refused by name."""
+
+from typing import Any
+
+import pytest
+
+from swarmd.agent.controller import Refused
+from swarmd.agent.task_config import container_config, container_name
+from swarmd.proto import objects_pb2 as pb
+from swarmd.runtime.model import (
+    BindMount,
+    ContainerConfig,
+    Health,
+    Limits,
+    LogConfig,
+    NetworkRequest,
+    PortMapping,
+    TmpfsMount,
+    Ulimit,
+)
+
+SECOND = 1_000_000_000
+
+
+def config(container: dict[str, Any] | None = None, spec: dict[str, Any] | None = None, **task: Any) -> ContainerConfig:
+    """Of a task, where only what is given differs from the default."""
+    container_spec = pb.ContainerSpec(**({"image": "web"} | (container or {})))
+    wanted = pb.Task(
+        id="t1",
+        service_id="s1",
+        service_name="web",
+        slot=3,
+        node_id="n1",
+        spec=pb.TaskSpec(container=container_spec, **(spec or {})),
+        **task,
+    )
+    return container_config(wanted, "host1")
+
+
+def test_the_name_tells_service_slot_and_task() -> None:
+    assert container_name(pb.Task(id="t1", service_name="web", slot=3)) == "web.3.t1"
+
+
+def test_a_task_that_says_nothing_gets_the_defaults() -> None:
+    plain = config()
+    labels = {
+        "com.docker.swarm.node.id": "n1",
+        "com.docker.swarm.service.id": "s1",
+        "com.docker.swarm.service.name": "web",
+        "com.docker.swarm.task": "",
+        "com.docker.swarm.task.id": "t1",
+        "com.docker.swarm.task.name": "web.3.t1",
+    }
+    expected = ContainerConfig(image="web", labels=labels, security=plain.security)
+    assert plain == expected
+    assert plain.security.no_new_privileges
+
+
+@pytest.mark.parametrize(
+    ("text", "filled"),
+    [
+        ("A=1", "A=1"),
+        ("A={{.Service.ID}}", "A=s1"),
+        ("A={{.Service.Name}}", "A=web"),
+        ("A={{.Node.ID}}", "A=n1"),
+        ("A={{ .Node.Hostname }}", "A=host1"),
+        ("A={{.Task.ID}}", "A=t1"),
+        ("A={{.Task.Name}}", "A=web.3.t1"),
+        ("A={{.Task.Slot}}-{{.Task.Slot}}", "A=3-3"),
+        ("A={.Task.Slot}", "A={.Task.Slot}"),
+    ],
+)
+def test_templates_are_filled(text: str, filled: str) -> None:
+    bind = pb.Mount(type="bind", source=text, target="/x")
+    found = config({"env": [text], "hostname": text, "mounts": [bind]})
+    assert (found.env, found.hostname) == ((filled,), filled)
+    assert found.mounts == (BindMount(source=filled, target="/x"),)
+
+
+@pytest.mark.parametrize("word", ["{{.Service.Label}}", "{{.Task}}", "{{}}", "{{ env }}"])
+def test_an_unknown_template_is_named(word: str) -> None:
+    with pytest.raises(Refused, match=r"unknown template .*: known are \.Service\.ID, ") as refused:
+        config({"env": [f"A={word}"]})
+    assert word in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, Health()),
+        ({"test": ["NONE"]}, Health(test=("NONE",))),
+        ({"test": ["CMD", "true"], "interval": 2 * SECOND}, Health(test=("CMD", "true"), interval=2.0)),
+        ({"timeout": SECOND // 2, "retries": 1}, Health(timeout=0.5, retries=1)),
+        ({"start_period": 9 * SECOND, "start_interval": SECOND}, Health(start_period=9.0, start_interval=1.0)),
+    ],
+)
+def test_a_health_check_has_defaults(asked: dict[str, Any], expected: Health) -> None:
+    assert config({"healthcheck": pb.HealthConfig(**asked)}).health == expected
+
+
+def test_limits() -> None:
+    limits = pb.Limits(nano_cpus=500_000_000, memory_bytes=64 << 20, pids=7)
+    resources = pb.ResourceRequirements(limits=limits, reservations=pb.Resources(memory_bytes=32 << 20))
+    assert config(spec={"resources": resources}).limits == Limits(
+        nano_cpus=500_000_000, memory=64 << 20, memory_reservation=32 << 20, pids=7
+    )
+
+
+def test_command_and_arguments_replace_those_of_the_image_only_when_given() -> None:
+    plain, given = config(), config({"command": ["sh"], "args": ["-c", "true"]})
+    assert (plain.entrypoint, plain.command) == (None, None)
+    assert (given.entrypoint, given.command) == (("sh",), ("-c", "true"))
+
+
+@pytest.mark.parametrize(
+    ("grace", "seconds"), [({}, 10.0), ({"stop_grace_period": 0}, 0.0), ({"stop_grace_period": SECOND // 4}, 0.25)]
+)
+def test_grace_period(grace: dict[str, int], seconds: float) -> None:
+    assert config(grace).stop_timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("mount", "expected"),
+    [
+        (
+            pb.Mount(type="bind", source="/a", target="/b", read_only=True),
+            BindMount(source="/a", target="/b", read_only=True),
+        ),
+        (
+            pb.Mount(
+                type="bind",
+                source="/a",
+                target="/b",
+                bind_options=pb.Mount.BindOptions(propagation="rshared", non_recursive=True, create_mountpoint=True),
+            ),
+            BindMount(source="/a", target="/b", propagation="rshared", recursive=False, create_source=True),
+        ),
+        (pb.Mount(type="tmpfs", target="/b"), TmpfsMount(target="/b")),
+        (
+            pb.Mount(type="tmpfs", target="/b", tmpfs_options=pb.Mount.TmpfsOptions(size_bytes=4096, mode=0o700)),
+            TmpfsMount(target="/b", size=4096, mode=0o700),
+        ),
+    ],
+)
+def test_mounts(mount: pb.Mount, expected: BindMount | TmpfsMount) -> None:
+    assert config({"mounts": [mount]}).mounts == (expected,)
+
+
+def test_a_mount_of_another_type_is_refused() -> None:
+    with pytest.raises(Refused, match="mounts of type 'volume' are not available: use bind or tmpfs"):
+        config({"mounts": [pb.Mount(type="volume", source="v", target="/v")]})
+
+
+def test_only_ports_in_host_mode_are_the_containers_own() -> None:
+    ports = [
+        pb.PortConfig(protocol="tcp", target_port=80, published_port=8080),
+        pb.PortConfig(protocol="udp", target_port=53, published_port=5353, publish_mode=pb.PUBLISH_MODE_HOST),
+    ]
+    assert config(ports=ports).ports == (PortMapping(container_port=53, host_port=5353, protocol="udp"),)
+
+
+def test_networks_are_those_that_have_an_address() -> None:
+    networks = [
+        pb.NetworkAttachment(network_id="net1", addresses=["10.0.1.9/24"], aliases=["www"]),
+        pb.NetworkAttachment(network_id="net2"),
+    ]
+    assert config(networks=networks).networks == (
+        NetworkRequest(network="net1", address="10.0.1.9/24", aliases=("www",)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("privileges", "expected"),
+    [({}, True), ({"no_new_privileges": True}, True), ({"no_new_privileges": False}, False)],
+)
+def test_no_new_privileges_unless_asked_for(privileges: dict[str, bool], expected: bool) -> None:
+    assert config({"privileges": pb.Privileges(**privileges)}).security.no_new_privileges is expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("mode", "profile", "expected"),
+    [("", "", "default"), ("default", "", "default"), ("unconfined", "", "unconfined"), ("custom", "{}", "{}")],
+)
+def test_seccomp(mode: str, profile: str, expected: str) -> None:
+    privileges = pb.Privileges(seccomp=pb.Privileges.Seccomp(mode=mode, profile=profile))
+    assert config({"privileges": privileges}).security.seccomp == expected
+
+
+def test_the_rest_is_passed_on_as_it_is() -> None:
+    found = config(
+        {
+            "hosts": ["10.0.0.7 db database", "10.0.0.8 cache"],
+            "ulimits": [pb.Ulimit(name="nofile", soft=1, hard=2)],
+            "labels": {"a": "b"},
+            "capability_add": ["NET_ADMIN"],
+            "capability_drop": ["ALL"],
+            "sysctls": {"net.core.somaxconn": "9"},
+            "read_only": True,
+            "init": True,
+            "user": "app",
+            "dns_config": pb.DNSConfig(nameservers=["10.0.0.1"], search=["lan"], options=["ndots:1"]),
+        }
+    )
+    assert found.extra_hosts == ("db:10.0.0.7", "database:10.0.0.7", "cache:10.0.0.8")
+    assert found.ulimits == (Ulimit(name="nofile", soft=1, hard=2),)
+    assert found.labels["a"] == "b"
+    assert (found.security.cap_add, found.security.cap_drop) == (("NET_ADMIN",), ("ALL",))
+    assert (found.security.read_only_root, found.init, found.user) == (True, True, "app")
+    assert found.sysctls == {"net.core.somaxconn": "9"}
+    assert (found.dns.nameservers, found.dns.search, found.dns.options) == (("10.0.0.1",), ("lan",), ("ndots:1",))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("", {}, LogConfig()),
+        ("none", {}, LogConfig(driver="none")),
+        ("json-file", {"max-size": "10m", "max-file": "3"}, LogConfig(max_size=10 << 20, max_file=3)),
+        ("", {"max-size": "2G"}, LogConfig(max_size=2 << 30)),
+        ("", {"max-size": "4096"}, LogConfig(max_size=4096)),
+    ],
+)
+def test_logging(name: str, options: dict[str, str], expected: LogConfig) -> None:
+    assert config(spec={"log_driver": pb.Driver(name=name, options=options)}).log == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("syslog", {}, "log driver 'syslog' is not available: use json-file or none"),
+        ("", {"tag": "x", "labels": "y"}, "log option 'labels' is unknown to log driver json-file"),
+        ("none", {"mode": "x"}, "log option 'mode' is unknown to log driver none"),
+        ("", {"max-size": "big"}, "log options max-size and max-file are written as 10m and 3"),
+        ("", {"max-file": "3k"}, "log options max-size and max-file are written as 10m and 3"),
+    ],
+)
+def test_logging_that_is_not_available_is_refused_by_name(name: str, options: dict[str, str], sentence: str) -> None:
+    with pytest.raises(Refused) as refused:
+        config(spec={"log_driver": pb.Driver(name=name, options=options)})
+    assert str(refused.value) == sentence
