@@ -20,7 +20,6 @@ from swarmd.proto.objects_pb2 import (
 from tests.manager.orchestrator.world import check_move
 from tests.simulation.agent import Agent
 
-
 DECIDING = 1_000_000_000  # ns, at most, between the time stamped into a change and its commit
 
 
