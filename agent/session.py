@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 from grpc import aio
-from grpc.aio import EOF  # type: ignore[attr-defined]
+from grpc.aio import EOF
 
 from swarmd.agent.reporter import Reporter
 from swarmd.proto import dispatcher_pb2 as pb
@@ -24,6 +24,7 @@ from swarmd.proto.tls import channel_options
 log = logging.getLogger(__name__)
 WELCOME = 5.0  # s, for a manager to say welcome
 PATIENCE = 3  # heartbeat periods for a write to get through; a silent link is noticed by the channel's keepalive
+STABLE = 1.0  # s that a session must have held for another manager to be asked at once
 JITTER = 0.1  # of the heartbeat period
 
 Tell = Callable[[pb.Assignments, Callable[[int], None]], None]
@@ -47,23 +48,28 @@ class Session:
         self._tell = tell
         self._on_node_info = on_node_info
         self._rng = random.Random()
-        self._welcomed = False
+        self._welcomed_at: float | None = None
 
     async def run(self) -> None:
         backoff = Backoff(base=0.1, cap=8.0)
         failed = ""
         while True:
             address = self._choose(failed)
-            self._welcomed = False
+            self._welcomed_at = None
             try:
                 await self._converse(address)
             except* (aio.AioRpcError, Unavailable, TimeoutError, OSError) as problems:
                 log.info("session with manager %s ended: %s", address, sentence(problems))
-            if self._welcomed and len(self._managers) > 1:
-                backoff.reset()  # another manager is there: ask it at once
-            else:
+            held = self._held()
+            if held is not None:
+                backoff.reset()
+            if held is None or held < STABLE or len(self._managers) == 1:
                 await asyncio.sleep(backoff.next())
             failed = address
+
+    def _held(self) -> float | None:
+        """Seconds since the manager said welcome; None if it did not."""
+        return None if self._welcomed_at is None else asyncio.get_running_loop().time() - self._welcomed_at
 
     def _choose(self, failed: str) -> str:
         others = [address for address in self._managers if address != failed]
@@ -88,7 +94,7 @@ class Session:
         self._on_node_info(info)
 
     def welcomed(self, welcome: pb.Welcome) -> None:
-        self._welcomed = True
+        self._welcomed_at = asyncio.get_running_loop().time()
         self._reporter.resend()
         self.heard(welcome.node_info)
 

@@ -14,7 +14,7 @@ from swarmd.proto.tls import peer_identity
 Explain = Callable[[SwarmdError], Awaitable[str]]
 
 
-class ErrorInterceptor(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+class ErrorInterceptor(aio.ServerInterceptor):  # generic in the stubs only
     """`explain` makes the sentence of an error; it may look around, e.g. for how many managers answer."""
 
     def __init__(self, cluster_id: str, explain: Explain) -> None:
