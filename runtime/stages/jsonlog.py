@@ -47,16 +47,25 @@ class Log:
             return
         now = timestamp(time.time_ns())
         try:
-            if self._max_size and self._size >= self._max_size:
-                self._rotate()
             if self._lost:
-                self._put(_entry("stderr", f"swarmd: {self._lost} lines lost: the disk refused them\n".encode(), now))
+                self._put([_entry("stderr", f"swarmd: {self._lost} lines lost: the disk refused them\n".encode(), now)])
                 self._lost = 0
-            self._put(b"".join(_entry(stream, part, now) for part in parts))
+            self._put([_entry(stream, part, now) for part in parts])
         except OSError:
             self._lost += len(parts)
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, entries: list[bytes]) -> None:
+        """Write entries, as many at once as a file has room for: none grows past its size by more than one."""
+        start, size = 0, self._size
+        for number, entry in enumerate(entries):
+            if self._max_size and size >= self._max_size:
+                self._write(b"".join(entries[start:number]))
+                self._rotate()
+                start, size = number, self._size
+            size += len(entry)
+        self._write(b"".join(entries[start:]))
+
+    def _write(self, data: bytes) -> None:
         try:
             files.write_all(self._fd, data)
         except OSError:
