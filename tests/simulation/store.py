@@ -6,6 +6,7 @@ newest, and runs again otherwise. Requests and answers get lost, and a lost requ
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -168,6 +169,7 @@ class Store:
     cache: Objects = field(default_factory=dict)
     revision: int = 0
     watchers: list[asyncio.Queue[Commit]] = field(default_factory=list)
+    on_the_way: deque[Commit] = field(default_factory=deque)
     news_at: float = 0.0
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -179,7 +181,12 @@ class Store:
         now = self.etcd.clock.monotonic()
         # A moment later than the one before: the loop may call what is due at the same time in any order.
         self.news_at = max(self.news_at + 1e-6, now + self.etcd.rng.uniform(0, self.etcd.weather.lag))
-        asyncio.get_running_loop().call_at(self.news_at, self._apply, commit)
+        # Two timers of one moment may fire in either order, so the order is kept here.
+        self.on_the_way.append(commit)
+        asyncio.get_running_loop().call_at(self.news_at, self._arrive)
+
+    def _arrive(self) -> None:
+        self._apply(self.on_the_way.popleft())
 
     def _apply(self, commit: Commit) -> None:
         for change in commit.changes:
