@@ -101,8 +101,8 @@ class ClusterMembership:
         subnet_size: int = 0,
     ) -> str:
         """Make a new cluster of this node; return the node's id."""
-        address = choose_address(listen_addr, advertise_addr)
         async with self._entering():
+            address = choose_address(listen_addr, advertise_addr)
             bootstrap = {
                 "spec": (spec or ClusterSpec()).SerializeToString().hex(),
                 "availability": int(availability),
@@ -121,8 +121,8 @@ class ClusterMembership:
         availability: NodeAvailability.ValueType = NODE_AVAILABILITY_ACTIVE,
     ) -> str:
         """Join the cluster of one of those managers, in the role that the token is for; return the node's id."""
-        address = choose_address(listen_addr, advertise_addr)
         async with self._entering():
+            address = choose_address(listen_addr, advertise_addr)
             request = JoinRequest(token=token, hostname=self._hostname, addr=address, availability=availability)
             self._files.sign_requests(request)
             self._files.save(await joining.join(remote_addrs, request))

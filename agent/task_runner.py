@@ -137,6 +137,10 @@ class TaskRunner:
         except Temporary:
             await self._unless_changed(self._clock.sleep(backoff.next()))
         except Refused as error:
+            if self._task.desired_state < RUNNING:
+                # It is not due yet. Said now, it would be replaced now, and that one refused as fast.
+                await self._unless_changed(self._clock.sleep(backoff.next()))
+                return
             self._move(_status(REJECTED, observed, "rejected", str(error)))
         except Exception as error:
             if action in (Action.SHUTDOWN, Action.WAIT):

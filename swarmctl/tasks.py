@@ -48,9 +48,7 @@ def show(client: Client, tasks: Iterable[dict[str, Any]], args: argparse.Namespa
 
 def _row(task: dict[str, Any], name: str, nodes: dict[str, str], in_full: bool) -> dict[str, Any]:
     status = task["Status"]
-    error = status.get("Err", "")
-    if error and not in_full and len(error) > 60:
-        error = f"{error[:59]}…"
+    error = status.get("Err", "")  # never shortened: it is why one looks
     return {
         "ID": task["ID"] if in_full else task["ID"][:12],
         "Name": name,
