@@ -18,7 +18,7 @@ from swarmd.manager.orchestrator.slots import (
     vacant_at,
     wanting,
 )
-from swarmd.manager.orchestrator.update import is_current, is_updating
+from swarmd.manager.orchestrator.update import is_current, is_paused
 from swarmd.manager.store.edit import edited
 from swarmd.proto import task_states as states
 from swarmd.proto.clock import nanoseconds, timestamp
@@ -58,10 +58,9 @@ def replace_ended(slot: Slot, situation: Situation) -> Step | None:
 
 
 def _is_covered(alive: list[Task], situation: Situation) -> bool:
-    """Whether another task makes up for those that ended: during an update, only one of the new kind does."""
-    if is_updating(situation.service):
-        return any(is_current(task, situation.service) for task in alive)
-    return bool(alive)
+    """Whether another task makes up for those that ended: one of the new kind, or any while an update is paused."""
+    service = situation.service
+    return bool(alive) and (is_paused(service) or any(is_current(task, service) for task in alive))
 
 
 def refusal(task: Task, situation: Situation) -> str:

@@ -18,6 +18,7 @@ from swarmd.manager.orchestrator.slots import (
     Situation,
     Slot,
     Step,
+    age_key,
     has_ended,
     is_wanted,
     new_task,
@@ -51,6 +52,7 @@ DEFAULT_PARALLELISM = 1
 DEFAULT_MONITOR = 5 * SECOND
 
 ACTIVE = frozenset({UPDATE_STATE_UPDATING, UPDATE_STATE_ROLLBACK_STARTED})
+PAUSED = frozenset({UPDATE_STATE_PAUSED, UPDATE_STATE_ROLLBACK_PAUSED})
 
 
 # ---------------------------------------------------------------- what the cluster API writes
@@ -89,6 +91,10 @@ def rolled_back(service: Service, now: int, message: str) -> Service:
 
 def is_updating(service: Service) -> bool:
     return service.update_status.state in ACTIVE and not is_superseded(service)
+
+
+def is_paused(service: Service) -> bool:
+    return service.update_status.state in PAUSED and not is_superseded(service)
 
 
 def is_superseded(service: Service) -> bool:
@@ -153,10 +159,10 @@ def plan(situation: Situation) -> Rollout:
     slots = situation.held()
     dirty = [slot for slot in slots if _is_dirty(slot, service)]
     state = service.update_status.state
-    if is_superseded(service) and (dirty or state in ACTIVE):
-        return _begin(situation)
     if not is_updating(service):
-        return Rollout([])
+        # One that was superseded is ended by another, even if that has nothing to change.
+        wanted = (dirty and not is_paused(service)) or state in ACTIVE
+        return _begin(situation) if wanted else Rollout([])
 
     config = service.spec.rollback if state == UPDATE_STATE_ROLLBACK_STARTED else service.spec.update
     seen = [_first_seen_running(slot, situation) for slot in slots]
@@ -176,7 +182,21 @@ def _begin(situation: Situation) -> Rollout:
 
 
 def _is_dirty(slot: Slot, service: Service) -> bool:
-    return slot.newest is not None and not is_current(slot.newest, service)
+    task = _foremost(slot, service)
+    return task is not None and not is_current(task, service)
+
+
+def _foremost(slot: Slot, service: Service) -> Task | None:
+    """The task by which an update judges the slot: one that is as the service is now, though another be newer.
+
+    One of this update that the restart policy has given up counts too: with start-first the old task serves on.
+    """
+    telling = [
+        task
+        for task in slot.tasks
+        if (is_wanted(task) and is_current(task, service)) or (task.final and _is_watched(task, service))
+    ]
+    return max(telling, key=lambda task: (is_wanted(task), age_key(task)), default=slot.newest)
 
 
 def _is_watched(task: Task, service: Service) -> bool:
@@ -237,18 +257,17 @@ def _stop(situation: Situation, config: UpdateConfig, task: Task) -> Service | N
 def _proceed(situation: Situation, config: UpdateConfig, dirty: list[Slot], failed: dict[int, Task]) -> Rollout:
     """Change as many slots as parallelism leaves room for; when none is left and all are well, complete.
 
-    A slot that failed is not waited for: from there on it is the restart policy's, which may have given it up. If it
-    lost its replacement some other way, with its node say, it is changed again.
+    A slot that failed is not waited for: from there on it is the restart policy's. If it lost its replacement some
+    other way, with its node say, it is changed again.
     """
     service, now = situation.service, situation.now
     clean = [slot for slot in situation.held() if slot not in dirty and slot.number not in failed]
-    pending = [slot for slot in dirty if slot.number not in failed or not any(task.final for task in slot.tasks)]
-    if pending:
+    if dirty:
         busy = [time for slot in clean if (time := _settled_at(slot, service, config.delay)) > now]
         parallelism = config.parallelism if config.HasField("parallelism") else DEFAULT_PARALLELISM
-        room = len(pending) if parallelism == 0 else max(parallelism - len(busy), 0)
+        room = len(dirty) if parallelism == 0 else max(parallelism - len(busy), 0)
         # What serves nobody is changed first: it costs nothing.
-        order = sorted(pending, key=lambda slot: (any(map(_runs, slot.wanted)), slot.number))
+        order = sorted(dirty, key=lambda slot: (any(map(_runs, slot.wanted)), slot.number))
         return Rollout([_renew(slot, situation, config) for slot in order[:room]], due=_earliest(busy))
     watched = [time for slot in clean if (time := _settled_at(slot, service, monitor(config))) > now]
     return Rollout([], due=_earliest(watched)) if watched else Rollout([], service=_completed(situation))
@@ -256,7 +275,7 @@ def _proceed(situation: Situation, config: UpdateConfig, dirty: list[Slot], fail
 
 def _settled_at(slot: Slot, service: Service, after: int) -> int:
     """When the slot's task will have run for so long: 0 for one that this update did not make, NEVER until it runs."""
-    task = slot.newest
+    task = _foremost(slot, service)
     if task is None or task.final or not _is_watched(task, service):
         return 0
     return nanoseconds(task.running_since) + after if _runs(task) else NEVER

@@ -293,10 +293,12 @@ class Cluster:
         chosen = self.rng.choice(there)
 
         def remove(tx: Tx) -> None:
-            if current := tx.get(Service, chosen):
-                gone = edited(current)
-                gone.removing = True
-                tx.put(gone)
+            current = tx.get(Service, chosen)
+            if current is None:
+                raise Unavailable(f"{chosen} is not known here yet")
+            gone = edited(current)
+            gone.removing = True
+            tx.put(gone)
 
         self.acknowledged.pop(chosen, None)  # from here on it may be gone, whatever the answer is
         self.leaving.add(chosen)

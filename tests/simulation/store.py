@@ -128,7 +128,7 @@ class _Tx:
     expected: dict[Key, int] = field(default_factory=dict)
 
     def get(self, kind: type[T], id: str) -> T | None:
-        return self._expect((kind, id))  # type: ignore[return-value]
+        return self._expect((kind, id))  # type: ignore[arg-type, return-value]
 
     def _expect(self, key: Key) -> AnyObject | None:
         """Read by id: what the commit depends on."""

@@ -401,3 +401,38 @@ def test_without_a_previous_template_there_is_nothing_to_roll_back_to():
     fail_new(world)
     assert state(world) == UPDATE_STATE_PAUSED
     assert "nothing to roll back to" in world.service().update_status.message
+
+
+def test_start_first_back_to_a_spec_that_is_still_starting_keeps_that_task() -> None:
+    world = cluster(1, UpdateConfig(order=UPDATE_ORDER_START_FIRST, monitor=0))
+    for image in ("app:2", "app:3", "app:2"):
+        change(world, image)
+        world.settle()  # nothing starts meanwhile
+    assert [task.spec.container.image for task in world.live()].count("app:2") == 1
+    world.converge()
+    assert images(world) == ["app:2"]
+    assert state(world) == UPDATE_STATE_COMPLETED
+
+
+def test_start_first_replacement_lost_with_its_node_is_made_again() -> None:
+    config = UpdateConfig(order=UPDATE_ORDER_START_FIRST, failure_action=FAILURE_ACTION_CONTINUE, monitor=0)
+    world = cluster(1, config)
+    spec = world.service().spec
+    spec.task.container.image = "app:2"
+    spec.task.restart.delay = 5 * SECOND
+    world.put(update.revise(world.service(), spec))
+    world.settle()
+    world.place("a")
+    world.report(started(world)[0], states.FAILED)
+    world.settle()
+    assert state(world) == UPDATE_STATE_COMPLETED  # the rest is the restart policy's
+    old_node = world.running()[0].node_id
+    spare = next(name for name in ("a", "b", "c") if name != old_node)
+    world.place(spare)
+    drained = world.edit_node(spare)
+    drained.spec.availability = NODE_AVAILABILITY_DRAIN
+    world.put(drained)
+    world.converge()
+    world.tick(5)
+    world.converge()
+    assert images(world) == ["app:2"]
