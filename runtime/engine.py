@@ -196,7 +196,7 @@ class Engine:
 
 @asynccontextmanager
 async def _open(config: EngineConfig, spawner: Spawner | None) -> AsyncIterator[Engine]:
-    # Imported late: pyroute2 takes a third of a second, which the spawner need not wait for.
+    # Imported late: the spawner need not wait for it.
     from swarmd.runtime.network.manager import NetworkManager
 
     with contextlib.ExitStack() as stack:

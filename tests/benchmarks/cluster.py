@@ -185,14 +185,14 @@ def memory(work: Path, peers: Sequence[str], rounds: int) -> list[Row]:
 
 
 def daemon_memory(system: System, host: str) -> float:
-    return sum(pss(system, host, r"^(\S*python\S* .*swarmd|swarmd|\S*dockerd|containerd )"))
+    return sum(pss(system, host, r"^(?!\S*-shim).*(/swarmd |swarmd-spawner|dockerd|containerd )"))
 
 
 def pss(system: System, host: str, pattern: str) -> list[float]:
-    """MB of each process of the host whose command line matches."""
+    """MB of each process of the host whose name and command line match."""
     listing = (
         "for p in /proc/[0-9]*; do echo $(awk '/^Pss:/ {print $2}' $p/smaps_rollup 2>/dev/null) "
-        "$(tr '\\0' ' ' <$p/cmdline 2>/dev/null); done"
+        "$(cat $p/comm 2>/dev/null) $(tr '\\0' ' ' <$p/cmdline 2>/dev/null); done"
     )
     out = run("deploy/devcluster", "--name", system.hosts.name, "exec", host, "--", "sh", "-c", listing)
     found = []

@@ -1,24 +1,25 @@
 """A simulated manager: the real control loops while it leads, and a plain dispatcher for the agents that chose it.
 
-`LEADER_PARTS` is what runs while it leads; `Placement` stands for the allocator and the scheduler.
+`_parts` is what runs while it leads. Of the dispatcher only what it does to the store is simulated.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from swarmd.manager.allocator.allocator import Allocator
+from swarmd.manager.leader import Part
 from swarmd.manager.orchestrator.enforcer import ConstraintEnforcer
 from swarmd.manager.orchestrator.reaper import Reaper
-from swarmd.manager.orchestrator.reconcile import Loop
 from swarmd.manager.orchestrator.replicated import ReplicatedOrchestrator
+from swarmd.manager.scheduler.scheduler import Scheduler
 from swarmd.manager.store.edit import edited
-from swarmd.manager.store.interface import Commit, LeadershipLost, Store, Tx, View
+from swarmd.manager.store.interface import Leadership, LeadershipLost, Store, Tx
 from swarmd.proto import task_states as states
 from swarmd.proto.clock import Clock, timestamp
 from swarmd.proto.errors import Unavailable
 from swarmd.proto.objects_pb2 import (
-    NODE_AVAILABILITY_ACTIVE,
     NODE_STATE_DOWN,
     NODE_STATE_READY,
     Node,
@@ -30,36 +31,6 @@ from tests.simulation.store import Etcd
 MISSED = 3.5  # seconds without a heartbeat until a node is down
 
 
-class Placement(Loop):
-    """Puts every new task on the emptiest node."""
-
-    def keys(self, view: View) -> Iterable[str]:
-        return ["all"]
-
-    def touched(self, view: View, commit: Commit) -> Iterable[str]:
-        return ["all"] if any(isinstance(change.obj, Node) or _is_new(change.new) for change in commit.changes) else []
-
-    def settle(self, key: str, tx: Tx) -> int | None:
-        nodes = [node.id for node in tx.find(Node) if _takes_tasks(node)]
-        for task in [task for task in tx.find(Task) if _is_new(task)] if nodes else []:
-            placed = edited(task)
-            placed.node_id = min(nodes, key=lambda node: (len(tx.find(Task, node_id=node)), node))
-            placed.status.state = states.ASSIGNED
-            tx.put(placed)
-        return None
-
-
-def _is_new(obj: object) -> bool:
-    return isinstance(obj, Task) and not obj.node_id and obj.desired_state <= states.RUNNING
-
-
-def _takes_tasks(node: Node) -> bool:
-    return node.status.state == NODE_STATE_READY and node.spec.availability == NODE_AVAILABILITY_ACTIVE
-
-
-LEADER_PARTS = (ReplicatedOrchestrator, ConstraintEnforcer, Reaper, Placement)
-
-
 @dataclass(eq=False)
 class Manager:
     name: str
@@ -68,27 +39,33 @@ class Manager:
     clock: Clock
     new_id: Callable[[], str]
     heard: dict[str, float]  # node -> when any manager last heard of it
-    leads: bool = False
 
     async def run(self) -> None:
         """Serve agents, and lead whenever elected, until cancelled, which is a crash."""
         while True:
-            async with self.etcd.campaign(self.name) as leadership:
-                self.leads = True
-                try:
-                    await self._lead(self.store.fenced(leadership.fence), leadership.lost)
-                except* LeadershipLost:
-                    pass
-                finally:
-                    self.leads = False
+            try:
+                async with self.etcd.campaign(self.name) as leadership:
+                    await self._lead(self.store.fenced(leadership.fence), leadership)
+            except* (LeadershipLost, Unavailable):
+                pass
+            await self.clock.sleep(0.1)
 
-    async def _lead(self, store: Store, lost: Callable[[], object]) -> None:
+    async def _lead(self, store: Store, leadership: Leadership) -> None:
         async with asyncio.TaskGroup() as group:
-            for part in LEADER_PARTS:
-                group.create_task(part(store, self.clock, self.new_id).run())
+            for part in self._parts(store):
+                group.create_task(part.run())
             group.create_task(self._watch_nodes(store))
-            await lost()  # type: ignore[misc]
+            await leadership.lost()
             raise LeadershipLost("another manager leads")
+
+    def _parts(self, store: Store) -> list[Part]:
+        return [
+            ReplicatedOrchestrator(store, self.clock, self.new_id),
+            ConstraintEnforcer(store, self.clock, self.new_id),
+            Reaper(store, self.clock, self.new_id),
+            Allocator(store, self.clock),
+            Scheduler(store, self.clock),
+        ]
 
     # ------------------------------------------------------------ nodes
 
