@@ -329,7 +329,7 @@ class Cluster:
         async with self.store.view_and_watch() as (_, commits):
             async for commit in commits:
                 for change in commit.changes:
-                    invariants.check_change(change)
+                    invariants.check_change(self.store.view(), change)
                     if isinstance(change.obj, Task):
                         self.say(invariants.describe(change))
 

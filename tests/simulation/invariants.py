@@ -27,10 +27,19 @@ class Violation(AssertionError):
     """Something that must hold did not."""
 
 
-def check_change(change: Changed) -> None:
-    """States only grow, and a task neither moves nor is reused."""
+def check_change(view: View, change: Changed) -> None:
+    """States only grow, a task neither moves nor is reused, and none is made for a slot that has one."""
     if isinstance(change.old, Task) and isinstance(change.new, Task):
         check_move(change.old, change.new)
+    if change.old is None and isinstance(change.new, Task) and not _starts_first(view, change.new):
+        task = change.new
+        mates = [mate.id for mate in view.find(Task, service_id=task.service_id) if _is_wanted_beside(mate, task)]
+        if mates:
+            raise Violation(f"{task.id} is made for slot {task.slot} of {task.service_name}, which has {mates}")
+
+
+def _is_wanted_beside(mate: Task, task: Task) -> bool:
+    return mate.slot == task.slot and mate.id != task.id and mate.desired_state <= states.RUNNING
 
 
 def check_start(view: View, agents: Iterable[Agent], starting: Agent, task: Task) -> None:
@@ -58,7 +67,7 @@ def _may_overlap(view: View, old: Task, new: Task) -> bool:
         return False
     if known.desired_state > states.RUNNING:
         given_up = nanoseconds(known.desired_since) + OLD_TASK_TIMEOUT <= allowed_at
-        return given_up or (_starts_first(view, new) and allowed_at <= nanoseconds(known.desired_since))
+        return given_up or (_starts_first(view, new) and allowed_at - DECIDING <= nanoseconds(known.desired_since))
     return _starts_first(view, new)
 
 
