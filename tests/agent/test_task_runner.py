@@ -5,7 +5,7 @@ import pytest
 
 from swarmd.agent.controller import FakeController, Observed, Refused, Stage, Temporary
 from swarmd.agent.task_runner import TaskRunner, step
-from swarmd.proto.clock import SystemClock
+from swarmd.proto.clock import Clock, SystemClock
 from swarmd.proto.objects_pb2 import Task, TaskState, TaskStatus
 from swarmd.proto.task_states import (
     ACCEPTED,
@@ -21,6 +21,7 @@ from swarmd.proto.task_states import (
     STARTING,
     may_move,
 )
+from tests.simulation import virtual
 
 UP = [ACCEPTED, PREPARING, READY, STARTING, RUNNING]
 
@@ -32,10 +33,10 @@ def a_task(desired: TaskState.ValueType = RUNNING, state: TaskState.ValueType = 
 class Run:
     """A runner under way, and what it has reported."""
 
-    def __init__(self, controller: FakeController, task: Task | None = None) -> None:
+    def __init__(self, controller: FakeController, task: Task | None = None, clock: Clock | None = None) -> None:
         self.reported: list[TaskStatus] = []
         self._reached: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
-        self.runner = TaskRunner(task or a_task(), controller, self._note, SystemClock())
+        self.runner = TaskRunner(task or a_task(), controller, self._note, clock or SystemClock())
 
     def _note(self, _: str, status: TaskStatus) -> None:
         self.reported.append(status)
@@ -125,3 +126,51 @@ async def test_one_that_can_not_be_stopped_is_killed() -> None:
         await run.runner.run()
     assert controller.verbs == ["shutdown", "terminate", "shutdown"]
     assert run.states == [SHUTDOWN]
+
+
+def test_a_refusal_of_a_task_that_is_not_due_is_kept_until_it_is() -> None:
+    async def scene() -> None:
+        controller = FakeController(faults={"prepare": [Refused("image x is not here") for _ in range(1000)]})
+        run = Run(controller, a_task(READY), virtual.VirtualClock())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run.runner.run())
+            await asyncio.sleep(60)
+            assert run.states == [ACCEPTED, PREPARING], "not said before it is due"
+            assert 8 <= len(controller.verbs) <= 25, "tried again, later each time"
+            due = asyncio.get_running_loop().time()
+            run.runner.update(a_task(RUNNING))
+            await run.reach(REJECTED)
+            assert asyncio.get_running_loop().time() == due, "said at once"
+        assert run.reported[-1].err == "image x is not here"
+
+    virtual.run(scene())
+
+
+def test_what_was_refused_before_it_was_due_may_be_there_by_then() -> None:
+    async def scene() -> None:
+        controller = FakeController(faults={"prepare": [Refused("image x is not here") for _ in range(3)]})
+        run = Run(controller, a_task(READY), virtual.VirtualClock())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run.runner.run())
+            await run.reach(READY)
+            assert controller.verbs == ["prepare"] * 4
+            run.runner.update(a_task(RUNNING))
+            await run.reach(RUNNING)
+            run.runner.update(a_task(SHUTDOWN))
+
+    virtual.run(scene())
+
+
+def test_one_that_is_refused_and_no_longer_wanted_ends_at_once() -> None:
+    async def scene() -> None:
+        controller = FakeController(faults={"prepare": [Refused("image x is not here") for _ in range(1000)]})
+        run = Run(controller, a_task(READY), virtual.VirtualClock())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run.runner.run())
+            await asyncio.sleep(60)
+            tried = len(controller.verbs)
+            run.runner.update(a_task(SHUTDOWN))
+            await run.reach(SHUTDOWN)
+        assert len(controller.verbs) == tried
+
+    virtual.run(scene())
