@@ -19,6 +19,10 @@ from swarmd.proto.objects_pb2 import (
 )
 
 _NAME = re.compile(r"[a-zA-Z0-9](?:[-_.]*[A-Za-z0-9]+)*")
+_LOG_OPTIONS = {
+    "max-size": (re.compile(r"\d+[bkmg]?", re.ASCII | re.IGNORECASE), "write it as 10m"),
+    "max-file": (re.compile(r"0*[1-9]\d*", re.ASCII), "it has to be a whole number, at least 1"),
+}
 MAX_NAME = 63  # a DNS label
 MAX_REPLICAS = 1_000_000
 MIN_MEMORY = 4 << 20
@@ -55,8 +59,15 @@ def container(spec: ServiceSpec) -> None:
 
 
 def log_driver(spec: ServiceSpec) -> None:
-    if spec.task.log_driver.name not in ("", "json-file"):
-        raise Invalid(f"log driver {spec.task.log_driver.name!r} is not supported: there is json-file")
+    driver = spec.task.log_driver
+    if driver.name not in ("", "json-file"):
+        raise Invalid(f"log driver {driver.name!r} is not supported: there is json-file")
+    for option, value in sorted(driver.options.items()):
+        if option not in _LOG_OPTIONS:
+            raise Invalid(f"log option {option!r} is unknown to log driver json-file: max-size or max-file")
+        pattern, allowed = _LOG_OPTIONS[option]
+        if not pattern.fullmatch(value):
+            raise Invalid(f"log option {option} is {value!r}: {allowed}")
 
 
 def resources(spec: ServiceSpec) -> None:

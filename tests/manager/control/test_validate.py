@@ -34,6 +34,10 @@ def resources(
     return lambda s: s.task.resources.MergeFrom(pb.ResourceRequirements(limits=limit, reservations=reservation))
 
 
+def logs(driver: str = "", **options: str) -> Callable[[pb.ServiceSpec], None]:
+    return lambda s: s.task.log_driver.MergeFrom(pb.Driver(name=driver, options=options))
+
+
 REFUSED: list[tuple[str, Callable[[pb.ServiceSpec], None]]] = [
     ("needs a name", lambda s: s.ClearField("name")),
     ("service name 'a b'", lambda s: s.MergeFrom(pb.ServiceSpec(name="a b"))),
@@ -67,7 +71,12 @@ REFUSED: list[tuple[str, Callable[[pb.ServiceSpec], None]]] = [
     ("published twice", ports(port(), port(target=81))),
     ("protocol 'sctp'", ports(port(protocol="sctp"))),
     ("replicas", lambda s: s.mode.MergeFrom(pb.ServiceMode(replicated=pb.ReplicatedMode(replicas=2**60)))),
-    ("log driver 'syslog'", lambda s: s.task.MergeFrom(pb.TaskSpec(log_driver=pb.Driver(name="syslog")))),
+    ("log driver 'syslog'", logs("syslog")),
+    ("log option 'tag' is unknown", logs(tag="x")),
+    ("log option max-size is 'big': write it as 10m", logs(**{"max-size": "big"})),
+    ("log option max-file is '0': it has to be a whole number, at least 1", logs(**{"max-file": "0"})),
+    ("log option max-file is '-1'", logs(**{"max-file": "-1"})),
+    ("log option max-file is '3k'", logs(**{"max-file": "3k"})),
 ]
 
 
@@ -83,6 +92,13 @@ def test_refused(sentence: str, change: Callable[[pb.ServiceSpec], None]) -> Non
 def test_images_as_they_are_written(image: str) -> None:
     wanted = spec()
     wanted.task.container.image = image
+    validate_service(wanted)
+
+
+@pytest.mark.parametrize("size", ["4096", "10m", "2G"])
+def test_log_options_as_they_are_written(size: str) -> None:
+    wanted = spec()
+    logs("json-file", **{"max-size": size, "max-file": "3"})(wanted)
     validate_service(wanted)
 
 
