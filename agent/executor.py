@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from swarmd.agent.controller import Observed, Refused, Stage, Temporary
-from swarmd.agent.task_config import TASK_ID, TASK_NAME, container_config, container_name
+from swarmd.agent.task_config import SERVICE_ID, TASK_ID, TASK_NAME, container_config, container_name
 from swarmd.proto.objects_pb2 import Task
 from swarmd.runtime.engine import Engine
 from swarmd.runtime.errors import Conflict, Exhausted, Invalid, NotFound, PortInUse, StartError, Unsupported
@@ -57,10 +57,10 @@ class Executor:
 
     async def prune(self, wanted: Collection[str]) -> None:
         """Remove the containers of tasks that are not wanted, but for the newest ended ones of each slot."""
-        slots: dict[str, list[ContainerState]] = defaultdict(list)
+        slots: dict[tuple[str, str], list[ContainerState]] = defaultdict(list)
         for task_id, state in self.containers().items():
             if task_id not in wanted and state.phase is not Phase.RUNNING:
-                slots[state.config.labels[TASK_NAME].rpartition(".")[0]].append(state)
+                slots[_slot(state)].append(state)
         for states in slots.values():
             ended = [state for state in states if state.exit is not None]
             kept = {state.id for state in sorted(ended, key=lambda state: state.created)[-KEPT:]}
@@ -141,6 +141,12 @@ class TaskController:
     async def remove(self) -> None:
         with suppress(NotFound):
             await self._engine.remove(self._name, force=True)
+
+
+def _slot(state: ContainerState) -> tuple[str, str]:
+    """Of which service, by id, as a later one may have the same name; and the number in "web.3.t1"."""
+    labels = state.config.labels
+    return labels[SERVICE_ID], labels[TASK_NAME].rsplit(".", 2)[-2]
 
 
 def observed(state: ContainerState) -> Observed:

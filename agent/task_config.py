@@ -26,6 +26,7 @@ from swarmd.runtime.model import (
 
 SECOND = 1_000_000_000
 DEFAULT_GRACE = 10.0  # s
+SERVICE_ID = "com.docker.swarm.service.id"
 TASK_ID = "com.docker.swarm.task.id"
 TASK_NAME = "com.docker.swarm.task.name"
 _TEMPLATE = re.compile(r"\{\{\s*([^}]*?)\s*\}\}")
@@ -86,7 +87,7 @@ def _labels(task: Task) -> dict[str, str]:
     name = container_name(task)
     return {
         "com.docker.swarm.node.id": task.node_id,
-        "com.docker.swarm.service.id": task.service_id,
+        SERVICE_ID: task.service_id,
         "com.docker.swarm.service.name": task.service_name,
         "com.docker.swarm.task": "",
         TASK_ID: task.id,
@@ -161,10 +162,12 @@ def _security(spec: ContainerSpec) -> Security:
 
 def _networks(task: Task) -> Iterable[NetworkRequest]:
     for attachment in task.networks:
-        if attachment.addresses:
-            yield NetworkRequest(
-                network=attachment.network_id, address=attachment.addresses[0], aliases=tuple(attachment.aliases)
-            )
+        if not attachment.addresses:
+            name = attachment.network_name or attachment.network_id
+            raise Refused(f"the task has no address on network {name}: update the service with --force to make it anew")
+        yield NetworkRequest(
+            network=attachment.network_id, address=attachment.addresses[0], aliases=tuple(attachment.aliases)
+        )
 
 
 def _log(task: Task) -> LogConfig:
@@ -180,7 +183,7 @@ def _log(task: Task) -> LogConfig:
         return LogConfig(
             driver=name,
             max_size=_size(driver.options["max-size"]) if "max-size" in driver.options else default.max_size,
-            max_file=int(driver.options["max-file"]) if "max-file" in driver.options else default.max_file,
+            max_file=_count(driver.options["max-file"]) if "max-file" in driver.options else default.max_file,
         )
     except ValueError:
         raise Refused("log options max-size and max-file are written as 10m and 3") from None
@@ -191,3 +194,9 @@ def _size(text: str) -> int:
     if match is None:
         raise ValueError(text)
     return int(match[1]) * _UNITS[match[2]]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(text)
+    return int(text)

@@ -159,14 +159,21 @@ def test_only_ports_in_host_mode_are_the_containers_own() -> None:
     assert config(ports=ports).ports == (PortMapping(container_port=53, host_port=5353, protocol="udp"),)
 
 
-def test_networks_are_those_that_have_an_address() -> None:
-    networks = [
-        pb.NetworkAttachment(network_id="net1", addresses=["10.0.1.9/24"], aliases=["www"]),
-        pb.NetworkAttachment(network_id="net2"),
-    ]
+def test_networks() -> None:
+    networks = [pb.NetworkAttachment(network_id="net1", addresses=["10.0.1.9/24"], aliases=["www"])]
     assert config(networks=networks).networks == (
         NetworkRequest(network="net1", address="10.0.1.9/24", aliases=("www",)),
     )
+
+
+@pytest.mark.parametrize(("name", "called"), [("back", "back"), ("", "net2")])
+def test_a_network_without_an_address_is_refused(name: str, called: str) -> None:
+    networks = [
+        pb.NetworkAttachment(network_id="net1", addresses=["10.0.1.9/24"]),
+        pb.NetworkAttachment(network_id="net2", network_name=name),
+    ]
+    with pytest.raises(Refused, match=f"the task has no address on network {called}: "):
+        config(networks=networks)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +238,8 @@ def test_logging(name: str, options: dict[str, str], expected: LogConfig) -> Non
         ("", {"tag": "x", "labels": "y"}, "log option 'labels' is unknown to log driver json-file"),
         ("none", {"mode": "x"}, "log option 'mode' is unknown to log driver none"),
         ("", {"max-size": "big"}, "log options max-size and max-file are written as 10m and 3"),
+        ("", {"max-file": "0"}, "log options max-size and max-file are written as 10m and 3"),
+        ("", {"max-file": "-1"}, "log options max-size and max-file are written as 10m and 3"),
         ("", {"max-file": "3k"}, "log options max-size and max-file are written as 10m and 3"),
     ],
 )

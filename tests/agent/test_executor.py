@@ -1,0 +1,45 @@
+"""Which ended containers of tasks are kept for their logs."""
+
+from typing import cast
+
+import pytest
+
+from swarmd.agent.executor import KEPT, Executor
+from swarmd.agent.task_config import SERVICE_ID, TASK_ID, TASK_NAME
+from swarmd.runtime.engine import Engine
+from swarmd.runtime.model import ContainerConfig, ContainerState, Exit, Phase
+
+
+class Engines:
+    """An engine that has these containers."""
+
+    def __init__(self, states: list[ContainerState]) -> None:
+        self._states = states
+
+    def list(self) -> list[ContainerState]:
+        return list(self._states)
+
+    async def remove(self, id: str, force: bool = False) -> None:
+        self._states = [state for state in self._states if state.id != id]
+
+
+def ended(service_id: str, name: str, slot: int, number: int) -> ContainerState:
+    task_id = f"{service_id}-{slot}-{number}"
+    labels = {SERVICE_ID: service_id, TASK_ID: task_id, TASK_NAME: f"{name}.{slot}.{task_id}"}
+    return ContainerState(
+        id=task_id,
+        name=labels[TASK_NAME],
+        config=ContainerConfig(image="i", labels=labels),
+        image_id="i",
+        phase=Phase.EXITED,
+        created=number,
+        exit=Exit(code=0, at=number),
+    )
+
+
+@pytest.mark.parametrize("name", ["web", "web.2"])
+async def test_the_newest_of_each_slot_are_kept_also_of_a_service_that_had_the_name_before(name: str) -> None:
+    engine = Engines([ended(id, name, slot, n) for id in ("old", "new") for slot in (1, 2) for n in range(KEPT + 2)])
+    await Executor(cast("Engine", engine), "host1").prune(())
+    kept = {f"{id}-{slot}-{n}" for id in ("old", "new") for slot in (1, 2) for n in range(2, KEPT + 2)}
+    assert {state.id for state in engine.list()} == kept
