@@ -43,7 +43,7 @@ class ClusterAgent:
             group.create_task(self._session.run())
 
     def add_log_service(self, server: aio.Server) -> None:
-        control_pb2_grpc.add_AgentServicer_to_server(LogService(self._executor, self._node_id), server)
+        control_pb2_grpc.add_AgentServicer_to_server(LogService(self._executor, self._node_id, SystemClock()), server)
 
     async def leave(self) -> None:
         """Stop and remove the containers of all tasks; call it once `run` was cancelled."""

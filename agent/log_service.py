@@ -7,9 +7,10 @@ from typing import Any
 import grpc
 
 from swarmd.agent.executor import Executor
+from swarmd.agent.task_config import SERVICE_ID
 from swarmd.proto import control_pb2 as pb
 from swarmd.proto import control_pb2_grpc
-from swarmd.proto.clock import nanoseconds, timestamp
+from swarmd.proto.clock import Clock, nanoseconds, timestamp
 from swarmd.proto.errors import SwarmdError
 from swarmd.proto.objects_pb2 import NODE_ROLE_MANAGER
 from swarmd.proto.tls import peer_identity
@@ -22,9 +23,10 @@ STREAMS = {"stdout": pb.LOG_STREAM_STDOUT, "stderr": pb.LOG_STREAM_STDERR}
 
 
 class LogService(control_pb2_grpc.AgentServicer):
-    def __init__(self, executor: Executor, node_id: str) -> None:
+    def __init__(self, executor: Executor, node_id: str, clock: Clock) -> None:
         self._executor = executor
         self._node_id = node_id
+        self._clock = clock
 
     async def Logs(
         self, request: pb.LogsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -61,12 +63,16 @@ class LogService(control_pb2_grpc.AgentServicer):
             for task_id in request.task_ids:
                 if (state := containers.get(task_id)) is not None:
                     group.create_task(self._read(task_id, state, request, queue))
+                else:
+                    host = self._executor.hostname
+                    text = f"the log of task {task_id} is gone: its container is not on node {host} any more"
+                    await queue.put(self._notice(text))
         await queue.put(None)
 
     async def _read(
         self, task_id: str, state: ContainerState, request: pb.LogsRequest, queue: asyncio.Queue[pb.LogEntry | None]
     ) -> None:
-        service_id = state.config.labels.get("com.docker.swarm.service.id", "")
+        service_id = state.config.labels.get(SERVICE_ID, "")
         lines = self._executor.engine.logs(
             state.id,
             follow=request.follow,
@@ -88,7 +94,13 @@ class LogService(control_pb2_grpc.AgentServicer):
                 )
                 await queue.put(entry)
         except RuntimeFault as fault:
-            text = f"the log of task {task_id} ends here: {fault}\n"
-            await queue.put(
-                pb.LogEntry(task_id=task_id, node_id=self._node_id, stream=pb.LOG_STREAM_NOTICE, data=text.encode())
-            )
+            await queue.put(self._notice(f"the log of task {task_id} ends here: {fault}"))
+
+    def _notice(self, text: str) -> pb.LogEntry:
+        """From no task: it is not what a program wrote."""
+        return pb.LogEntry(
+            node_id=self._node_id,
+            timestamp=timestamp(self._clock.now()),
+            stream=pb.LOG_STREAM_NOTICE,
+            data=f"{text}\n".encode(),
+        )

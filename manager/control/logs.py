@@ -16,7 +16,7 @@ from swarmd.proto import control_pb2 as pb
 from swarmd.proto import control_pb2_grpc
 from swarmd.proto.clock import Clock, timestamp
 from swarmd.proto.errors import SwarmdError
-from swarmd.proto.objects_pb2 import TASK_STATE_ASSIGNED, Node, Service, Task
+from swarmd.proto.objects_pb2 import Node, Service, Task
 from swarmd.proto.rpc import mapped
 from swarmd.proto.tls import Credentials, channel_credentials, channel_options
 
@@ -63,12 +63,12 @@ class LogMerger:
         await queue.put(None)
 
     def _placed(self, view: View, services: set[str], tasks: set[str], asked: set[str]) -> dict[str, list[str]]:
-        """Tasks not yet asked for, by node."""
-        found = [task for id in tasks if (task := view.get(Task, id)) is not None]
-        found += [task for id in services for task in view.find(Task, service_id=id)]
+        """Tasks not yet asked for, by node: those that had a container; others have nothing to show yet, or never."""
+        found = {id: task for id in tasks if (task := view.get(Task, id)) is not None}
+        found |= {task.id: task for id in services for task in view.find(Task, service_id=id)}
         by_node: dict[str, list[str]] = {}
-        for task in found:
-            if task.id not in asked and task.node_id and task.status.state >= TASK_STATE_ASSIGNED:
+        for task in found.values():
+            if task.id not in asked and task.node_id and task.status.container.container_id:
                 by_node.setdefault(task.node_id, []).append(task.id)
         return by_node
 
