@@ -36,14 +36,25 @@ class LogMerger:
         view = self._store.view()
         services = {resolve(view, Service, ref).id for ref in request.service_refs}
         tasks = {resolve(view, Task, ref).id for ref in request.task_ids}
-        # A reader who goes away closes this generator; the scope's tasks end with it.
-        async with asyncio.TaskGroup() as group:
-            feeder = group.create_task(self._feed(request, services, tasks, queue))
-            try:
-                while (batch := await queue.get()) is not None:
-                    yield batch
-            finally:
-                feeder.cancel()
+        # Not a TaskGroup: a generator that is closed at a yield must not be met by a group's own exception.
+        feeder = asyncio.ensure_future(self._feed_all(request, services, tasks, queue))
+        try:
+            while (batch := await queue.get()) is not None:
+                yield batch
+            await feeder
+        finally:
+            feeder.cancel()
+            await asyncio.wait({feeder})
+
+    async def _feed_all(
+        self, request: pb.LogsRequest, services: set[str], tasks: set[str], queue: asyncio.Queue[pb.LogBatch | None]
+    ) -> None:
+        try:
+            await self._feed(request, services, tasks, queue)
+        except Exception:
+            await queue.put(None)
+            raise
+        await queue.put(None)
 
     async def _feed(
         self, request: pb.LogsRequest, services: set[str], tasks: set[str], queue: asyncio.Queue[pb.LogBatch | None]
@@ -60,7 +71,6 @@ class LogMerger:
             if request.follow:
                 async for _ in commits:
                     start(self._store.view())
-        await queue.put(None)
 
     def _placed(self, view: View, services: set[str], tasks: set[str], asked: set[str]) -> dict[str, list[str]]:
         """Tasks not yet asked for, by node: those that had a container; others have nothing to show yet, or never."""
