@@ -1,4 +1,7 @@
-"""The tasks of this node on disk: one file each, so that a node without managers keeps its tasks over a restart.
+"""The tasks of this node on disk, so that a node without managers keeps its tasks over a restart.
+
+    ID.task     as a manager assigned it
+    ID.status   how far this node has come with it, which is ahead of what managers know
 
 **Invariant:** a file is whole or not there.  Who runs what is read from here is the worker.
 """
@@ -6,14 +9,17 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
 from swarmd.proto.identity import write_atomically
-from swarmd.proto.objects_pb2 import Task
+from swarmd.proto.objects_pb2 import Task, TaskStatus
 
 log = logging.getLogger(__name__)
-SUFFIX = ".task"
+TASK = ".task"
+STATUS = ".status"
+M = TypeVar("M", Task, TaskStatus)
 
 
 class Assignments:
@@ -22,22 +28,36 @@ class Assignments:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def save(self, task: Task) -> None:
-        write_atomically(self._path(task.id), task.SerializeToString())
+        """What a manager says; the status is then that of `save_status`, if there is one."""
+        write_atomically(self._path(task.id, TASK), task.SerializeToString())
+
+    def save_status(self, task_id: str, status: TaskStatus) -> None:
+        write_atomically(self._path(task_id, STATUS), status.SerializeToString())
 
     def drop(self, task_id: str) -> None:
-        self._path(task_id).unlink(missing_ok=True)
+        self._path(task_id, TASK).unlink(missing_ok=True)
+        self._path(task_id, STATUS).unlink(missing_ok=True)
 
     def load(self) -> Sequence[Task]:
-        return [task for path in sorted(self._directory.glob(f"*{SUFFIX}")) if (task := _read(path)) is not None]
+        tasks = {path.stem: task for path in self._files(TASK) if (task := _read(path, Task)) is not None}
+        for path in self._files(STATUS):
+            if path.stem not in tasks:
+                path.unlink()  # written while its task was dropped
+            elif (status := _read(path, TaskStatus)) is not None:
+                tasks[path.stem].status.CopyFrom(status)
+        return list(tasks.values())
 
-    def _path(self, task_id: str) -> Path:
-        return self._directory / f"{task_id}{SUFFIX}"
+    def _files(self, suffix: str) -> Sequence[Path]:
+        return sorted(self._directory.glob(f"*{suffix}"))
+
+    def _path(self, task_id: str, suffix: str) -> Path:
+        return self._directory / f"{task_id}{suffix}"
 
 
-def _read(path: Path) -> Task | None:
+def _read(path: Path, kind: type[M]) -> M | None:
     """None for a file that a damaged disk left unreadable: managers name its task again."""
     try:
-        return Task.FromString(path.read_bytes())
+        return kind.FromString(path.read_bytes())
     except DecodeError:
         log.warning("assignment %s can't be read and is left out", path)
         return None

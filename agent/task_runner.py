@@ -2,11 +2,14 @@
 
 `step` decides from the task and what is observed of its container, and nothing else, so a task that was under way when
 swarmd restarted needs no special path.  **Invariant:** a status only ever moves as task_states allows.
+
+**Invariant:** that a task is being started is on disk before its program is, and how it ended before a manager hears
+of it: so no power cut and no missing container makes a task's program run twice.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum, auto
 from typing import Any
 
@@ -39,6 +42,7 @@ class Action(Enum):
 
 
 Report = Callable[[str, TaskStatus], None]
+Keep = Callable[[str, TaskStatus], Awaitable[None]]
 
 
 def step(task: Task, observed: Observed) -> tuple[TaskStatus | None, Action | None]:
@@ -98,10 +102,12 @@ def _status(state: TaskState.ValueType, observed: Observed, message: str, error:
 
 
 class TaskRunner:
-    def __init__(self, task: Task, controller: Controller, report: Report, clock: Clock) -> None:
+    def __init__(self, task: Task, controller: Controller, keep: Keep, report: Report, clock: Clock) -> None:
+        """keep: puts a status on disk; report: tells managers, some time later."""
         self._task = Task()
         self._task.CopyFrom(task)
         self._controller = controller
+        self._keep = keep
         self._report = report
         self._clock = clock
         self._changed = asyncio.Event()
@@ -124,7 +130,7 @@ class TaskRunner:
             observed = self._controller.observe()
             status, action = step(self._task, observed)
             if status is not None:
-                self._move(status)
+                await self._move(status, backoff)
             elif action is None:
                 await self._changed.wait()
             else:
@@ -141,14 +147,14 @@ class TaskRunner:
                 # It is not due yet. Said now, it would be replaced now, and that one refused as fast.
                 await self._unless_changed(self._clock.sleep(backoff.next()))
                 return
-            self._move(_status(REJECTED, observed, "rejected", str(error)))
+            await self._move(_status(REJECTED, observed, "rejected", str(error)), backoff)
         except Exception as error:
             if action in (Action.SHUTDOWN, Action.WAIT):
                 # The program may still run: a task must not be said to have ended before it has.
                 log.exception("task %s: %s goes on", self._task.id, action.name.lower())
                 await self._clock.sleep(backoff.next())
                 return
-            self._move(_status(FAILED, observed, "failed", str(error) or type(error).__name__))
+            await self._move(_status(FAILED, observed, "failed", str(error) or type(error).__name__), backoff)
 
     async def _perform(self, action: Action, observed: Observed) -> None:
         match action:
@@ -178,8 +184,20 @@ class TaskRunner:
     async def _wait_for_change(self) -> None:
         await self._changed.wait()
 
-    def _move(self, status: TaskStatus) -> None:
-        if may_move(self._task.status.state, status.state):
-            status.timestamp.CopyFrom(timestamp(self._clock.now()))
-            self._task.status.CopyFrom(status)
-            self._report(self._task.id, status)
+    async def _move(self, status: TaskStatus, backoff: Backoff) -> None:
+        if not may_move(self._task.status.state, status.state):
+            return
+        status.timestamp.CopyFrom(timestamp(self._clock.now()))
+        had = self._task.status.container.container_id
+        if had and not status.container.container_id:
+            status.container.container_id = had  # so that whoever asks for its log hears that it is gone
+        try:
+            if status.state == STARTING or status.state > RUNNING:
+                await self._keep(self._task.id, status)
+        except OSError as error:
+            log.error("task %s: its state can't be kept: %s", self._task.id, error)
+            if status.state == STARTING:
+                await self._unless_changed(self._clock.sleep(backoff.next()))
+                return
+        self._task.status.CopyFrom(status)
+        self._report(self._task.id, status)

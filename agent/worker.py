@@ -5,24 +5,22 @@ stopped once a manager has said so (a full list without it), and never because n
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from swarmd.agent.assignments import Assignments
 from swarmd.agent.executor import Executor
+from swarmd.agent.network_keeper import NetworkKeeper
 from swarmd.agent.network_state import NetworkState
 from swarmd.agent.reporter import Reporter
 from swarmd.agent.task_runner import TaskRunner
 from swarmd.proto.clock import Clock
 from swarmd.proto.dispatcher_pb2 import Assignments as Told
 from swarmd.proto.objects_pb2 import Task, TaskStatus
-from swarmd.proto.task_states import SHUTDOWN
-from swarmd.runtime.errors import RuntimeFault
+from swarmd.proto.task_states import AGENT_WRITES, SHUTDOWN
 from swarmd.runtime.network.values import OverlayState
 
-log = logging.getLogger(__name__)
-MEND = 10.0  # s, between looks at whether the kernel's networks are as they should be
 PRUNE = 1.0  # s, after a task has gone
 
 
@@ -30,7 +28,9 @@ class Worker:
     def __init__(self, executor: Executor, state_dir: Path, node_id: str, reporter: Reporter, clock: Clock) -> None:
         self._executor = executor
         self._assignments = Assignments(state_dir / "assignments")
-        self._networks = NetworkState(state_dir / "networks.pb", node_id)
+        self._networks = NetworkKeeper(
+            executor.engine.networks, NetworkState(state_dir / "networks.pb", node_id), clock
+        )
         self._reporter = reporter
         self._clock = clock
         self._tasks: dict[str, Task] = {}
@@ -46,11 +46,13 @@ class Worker:
         """Until cancelled: containers go on."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._executor.run())
-            await self._apply_networks()
+            await self._networks.apply()
             for task in self._assignments.load():
+                if task.status.state in AGENT_WRITES:
+                    self._report(task.id, task.status)  # whether a manager has heard of it is not on disk
                 self._start(task, group)
+            group.create_task(self._networks.run())
             group.create_task(self._follow(group))
-            group.create_task(self._mend())
             group.create_task(self._prune())
 
     async def stop_all(self) -> None:
@@ -64,9 +66,7 @@ class Worker:
         while True:
             told, applied = await self._told.get()
             if any(change.WhichOneof("of") != "task" for change in told.changes) or told.removals or told.full:
-                self._networks.update(told)
-                self._networks.save()
-                await self._apply_networks()
+                await self._networks.update(told)
             wanted = [change.task for change in told.changes if change.WhichOneof("of") == "task"]
             await asyncio.to_thread(self._save, wanted)
             for task in wanted:
@@ -76,22 +76,11 @@ class Worker:
                 gone |= (set(self._tasks) | set(self._executor.containers())) - {task.id for task in wanted}
             for task_id in gone:
                 self._end(task_id, group)
-            applied(told.revision)
+            self._networks.once_applied(partial(applied, told.revision))
 
     def _save(self, tasks: list[Task]) -> None:
         for task in tasks:
             self._assignments.save(task)
-
-    async def _apply_networks(self) -> None:
-        try:
-            await self._executor.engine.networks.apply(self._networks.desired())
-        except (RuntimeFault, OSError) as error:
-            log.error("the cluster's networks are not as they should be: %s", error)
-
-    async def _mend(self) -> None:
-        while True:
-            await self._clock.sleep(MEND)
-            await self._apply_networks()
 
     # ------------------------------------------------------------ tasks
 
@@ -100,7 +89,7 @@ class Worker:
         if task.id in self._runners:
             self._runners[task.id].update(task)
             return
-        runner = TaskRunner(task, self._executor.controller(task), self._report, self._clock)
+        runner = TaskRunner(task, self._executor.controller(task), self._keep, self._report, self._clock)
         self._runners[task.id] = runner
         group.create_task(self._run(task.id, runner))
 
@@ -109,6 +98,10 @@ class Worker:
         if task_id not in self._tasks:
             self._runners.pop(task_id, None)
             self._gone.set()
+
+    async def _keep(self, task_id: str, status: TaskStatus) -> None:
+        if task_id in self._tasks:
+            await asyncio.to_thread(self._assignments.save_status, task_id, status)
 
     def _report(self, task_id: str, status: TaskStatus) -> None:
         self._reporter.report(task_id, status)

@@ -1,7 +1,8 @@
 from pathlib import Path
 
 from swarmd.agent.assignments import Assignments
-from swarmd.proto.objects_pb2 import Task
+from swarmd.proto.objects_pb2 import Task, TaskStatus
+from swarmd.proto.task_states import ASSIGNED, FAILED, RUNNING
 
 
 def test_tasks_survive_a_restart_until_dropped(tmp_path: Path) -> None:
@@ -19,3 +20,27 @@ def test_a_damaged_file_does_not_take_the_others_with_it(tmp_path: Path) -> None
     assignments.save(Task(id="a"))
     (tmp_path / "b.task").write_bytes(b"\xff\xff")
     assert assignments.load() == [Task(id="a")]
+
+
+def test_how_far_the_node_has_come_outlasts_what_managers_know(tmp_path: Path) -> None:
+    assignments = Assignments(tmp_path)
+    for task_id in ("a", "b"):
+        assignments.save(Task(id=task_id, slot=1, status=TaskStatus(state=ASSIGNED)))
+    assignments.save_status("a", TaskStatus(state=RUNNING))
+    assignments.save_status("a", TaskStatus(state=FAILED, err="no"))
+    assignments.save(Task(id="a", slot=1, desired_state=RUNNING, status=TaskStatus(state=ASSIGNED)))
+    assert Assignments(tmp_path).load() == [
+        Task(id="a", slot=1, desired_state=RUNNING, status=TaskStatus(state=FAILED, err="no")),
+        Task(id="b", slot=1, status=TaskStatus(state=ASSIGNED)),
+    ]
+
+
+def test_nothing_stays_of_a_task_that_was_dropped_while_it_ended(tmp_path: Path) -> None:
+    assignments = Assignments(tmp_path)
+    assignments.save(Task(id="a"))
+    assignments.save_status("a", TaskStatus(state=RUNNING))
+    assignments.drop("a")
+    assert not list(tmp_path.iterdir())
+    assignments.save_status("a", TaskStatus(state=FAILED))
+    assert assignments.load() == []
+    assert not list(tmp_path.iterdir())

@@ -35,8 +35,19 @@ class Run:
 
     def __init__(self, controller: FakeController, task: Task | None = None, clock: Clock | None = None) -> None:
         self.reported: list[TaskStatus] = []
+        self.kept: list[int] = []
+        self.full_disk = 0  # how many more times a status can't be kept
+        self._controller = controller
         self._reached: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
-        self.runner = TaskRunner(task or a_task(), controller, self._note, clock or SystemClock())
+        self.runner = TaskRunner(task or a_task(), controller, self._keep, self._note, clock or SystemClock())
+
+    async def _keep(self, _: str, status: TaskStatus) -> None:
+        if self.full_disk:
+            self.full_disk -= 1
+            raise OSError("no space left on device")
+        assert status.state != STARTING or "start" not in self._controller.verbs, "kept after it was started"
+        assert status.state not in self.states, "kept after managers were told"
+        self.kept.append(status.state)
 
     def _note(self, _: str, status: TaskStatus) -> None:
         self.reported.append(status)
@@ -174,3 +185,42 @@ def test_one_that_is_refused_and_no_longer_wanted_ends_at_once() -> None:
         assert len(controller.verbs) == tried
 
     virtual.run(scene())
+
+
+async def test_start_and_end_are_on_disk_before_they_are_acted_on() -> None:
+    controller = FakeController()
+    run = Run(controller)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run.runner.run())
+        await run.reach(RUNNING)
+        await controller.become(Observed(Stage.ENDED, "c1"))
+    assert run.kept == [STARTING, COMPLETE]
+
+
+def test_nothing_starts_before_that_is_on_disk_and_an_end_is_told_in_any_case() -> None:
+    async def scene() -> None:
+        controller = FakeController()
+        run = Run(controller, clock=virtual.VirtualClock())
+        run.full_disk = 4
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run.runner.run())
+            await run.reach(READY)
+            await asyncio.sleep(0.1)
+            assert (run.full_disk > 0, controller.verbs) == (True, ["prepare"])
+            await run.reach(RUNNING)
+            run.full_disk = 1
+            await controller.become(Observed(Stage.ENDED, "c1"))
+        assert (run.states, run.kept) == ([*UP, COMPLETE], [STARTING])
+
+    virtual.run(scene())
+
+
+async def test_a_container_that_vanished_is_still_named() -> None:
+    controller = FakeController()
+    run = Run(controller)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run.runner.run())
+        await run.reach(RUNNING)
+        await controller.become(Observed())
+    last = run.reported[-1]
+    assert (last.state, last.err, last.container.container_id) == (FAILED, "the task's container is gone", "c1")

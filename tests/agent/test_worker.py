@@ -1,7 +1,7 @@
 """A worker with containers that are fakes: what managers say becomes what is done, in which order, and what is kept."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,11 +36,13 @@ class Networks:
 
     def __init__(self, journal: list[str]) -> None:
         self.faults: list[Exception] = []
+        self.on_fault: Callable[[], None] = lambda: None
         self.applied: list[OverlayState] = []
         self._journal = journal
 
     async def apply(self, desired: OverlayState) -> None:
         if self.faults:
+            self.on_fault()
             raise self.faults.pop()
         self.applied.append(desired)
         self._journal.extend(f"network {overlay.name}" for overlay in desired.overlays)
@@ -196,6 +198,43 @@ async def test_a_worker_that_ends_leaves_tasks_running_and_the_next_adopts_them(
         await here.reach("a", objects.TASK_STATE_FAILED)
 
 
+@pytest.mark.parametrize(("exit_code", "state"), [(0, objects.TASK_STATE_COMPLETE), (1, objects.TASK_STATE_FAILED)])
+async def test_a_task_that_ended_stays_so_over_a_restart_also_without_its_container(
+    machine: Machine, tmp_path: Path, exit_code: int, state: int
+) -> None:
+    async with node(machine, tmp_path) as here:
+        await here.told(task("a"), full=True)
+        await here.reach("a", RUNNING)
+        await machine.controllers["a"].become(Observed(Stage.ENDED, "c1", exit_code=exit_code))
+        await here.reach("a", state)
+        await here.told(task("a"))  # the manager has not heard of its end yet
+    await machine.controllers["a"].become(Observed())
+    before = list(machine.journal)
+    async with node(machine, tmp_path) as here:
+        await here.reach("a", state)
+        await here.told(task("a"), full=True)
+        assert machine.journal == before
+
+
+async def test_a_task_whose_start_was_cut_off_is_not_started_again(machine: Machine, tmp_path: Path) -> None:
+    """Killed while it starts; the program ran, and its container is gone before swarmd is back."""
+    controller = machine.controllers["a"] = CutOff(verbs=machine.journal)
+    async with node(machine, tmp_path) as here:
+        await here.told(task("a"), full=True)
+        await until("the start", lambda: "start" in machine.journal)
+    await controller.become(Observed())
+    async with node(machine, tmp_path) as here:
+        await here.reach("a", objects.TASK_STATE_FAILED)
+        await here.told(task("a"), full=True)
+    assert machine.journal == ["prepare", "start"]
+
+
+class CutOff(FakeController):
+    async def start(self) -> None:
+        self._call("start")
+        await asyncio.Event().wait()
+
+
 async def test_networks_are_there_before_tasks(machine: Machine, tmp_path: Path) -> None:
     async with node(machine, tmp_path) as here:
         await here.told(task("a"), *overlay())
@@ -203,16 +242,15 @@ async def test_networks_are_there_before_tasks(machine: Machine, tmp_path: Path)
     assert machine.journal.index("network back") < machine.journal.index("prepare")
 
 
-async def test_networks_are_mended_and_their_faults_stop_no_task(
-    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_networks_that_fail_stop_no_task_and_are_not_said_to_be_applied(machine: Machine, tmp_path: Path) -> None:
     async with node(machine, tmp_path) as here:
         await until("the networks of a node that knows none", lambda: machine.networks.applied == [OverlayState()])
-        machine.networks.faults = [Exhausted("no interface is left"), OSError("busy")]
+        machine.networks.faults = [Exhausted("no interface is left") for _ in range(3)]
+        machine.networks.on_fault = lambda: machine.journal.append(f"failed, applied {here.applied}")
         await here.told(task("a"), *overlay())
         await here.reach("a", RUNNING)
-        await until("the network", lambda: "network back" in machine.journal)
-    assert "the cluster's networks are not as they should be: busy" in caplog.text
+    assert [line for line in machine.journal if "failed" in line] == ["failed, applied []"] * 3
+    assert "network back" in machine.journal
 
 
 async def test_a_node_that_leaves_stops_all_and_clears_its_networks(machine: Machine, tmp_path: Path) -> None:
