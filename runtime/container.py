@@ -12,21 +12,16 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
-from swarmd.runtime import health, spec
-from swarmd.runtime.cgroups.interface import Hierarchy
+from swarmd.runtime import effective, health, launch, spec
 from swarmd.runtime.errors import Conflict, NotFound, RuntimeFault, StartError
-from swarmd.runtime.events import Events
 from swarmd.runtime.exec import ExecResult, execute
-from swarmd.runtime.model import BindMount, ContainerState, Event, Exit, Health, HealthState, Phase, ProbeResult
-from swarmd.runtime.ports import CompileSeccomp, Images, Networks
+from swarmd.runtime.launch import FindPeer, Host
+from swarmd.runtime.model import ContainerState, Event, Exit, Health, HealthState, Phase, ProbeResult
 from swarmd.runtime.records import Directory, Record, Run
-from swarmd.runtime.spawner_client import Spawner, readable
+from swarmd.runtime.spawner_client import readable
 from swarmd.runtime.stages import files
 
 _LOG = logging.getLogger(__name__)
@@ -35,21 +30,9 @@ _LONG_RUN = 10.0  # a run this long makes the next restart quick again
 _PROBE_OUTPUT, _PROBES_KEPT = 4096, 5
 
 
-@dataclass(frozen=True)
-class Host:
-    """What all containers share."""
-
-    spawner: Spawner
-    cgroups: Hierarchy
-    images: Images
-    networks: Networks
-    compile_seccomp: CompileSeccomp
-    events: Events
-
-
 class Container:
-    def __init__(self, directory: Directory, record: Record, host: Host) -> None:
-        self.directory, self.record, self._host = directory, record, host
+    def __init__(self, directory: Directory, record: Record, host: Host, find_peer: FindPeer) -> None:
+        self.directory, self.record, self._host, self._find_peer = directory, record, host, find_peer
         self.removed = False
         self._changing = asyncio.Lock()  # one start, stop or remove at a time
         self._pidfd = -1
@@ -69,6 +52,12 @@ class Container:
     @property
     def running(self) -> bool:
         return self.state.phase is Phase.RUNNING
+
+    def as_peer(self) -> spec.Peer:
+        """What another container needs to share namespaces with this one."""
+        if not self.running:
+            raise Conflict(f"container {self.state.name} is not running: start it first")
+        return spec.Peer(self.state.pid, self.directory.path)
 
     # Starting
 
@@ -96,15 +85,8 @@ class Container:
 
     async def _spawn(self) -> Run:
         """Acquire what a run holds, and run it; what the caller finds acquired after an error it releases."""
-        state, config = self.state, self.state.config
-        image = self._host.images.get(state.image_id)
-        for mount in config.mounts:
-            if isinstance(mount, BindMount) and mount.create_source:
-                Path(mount.source).mkdir(parents=True, exist_ok=True)
-        privileged = config.security.privileged
-        cgroup = self._host.cgroups.create(self.id, config.limits, all_devices=privileged)
-        sandbox = await self._host.networks.attach(self.id, state.name, config)
-        probe = spec.health(config, image)
+        sandbox = await launch.prepare(self.state, self.directory.path, self._host, self._find_peer)
+        probe = effective.health(self.state.config, self._host.images.get(self.state.image_id))
         self._observe(
             False,
             networks=sandbox.networks,
@@ -113,20 +95,6 @@ class Container:
             health_failing_streak=0,
             health_log=(),
         )
-        confined = config.security.seccomp != "unconfined" and not privileged
-        bpf = self._host.compile_seccomp(config.security.seccomp, spec.capabilities(config)) if confined else b""
-        document = spec.build(self.id, self.directory.path, config, image, sandbox, cgroup.procs_files(), confined)
-        contents = {
-            "hostname": f"{document['hostname']}\n".encode(),
-            "hosts": spec.hosts_file(config, sandbox).encode(),
-            "resolv.conf": spec.resolv_conf(config, sandbox).encode(),
-            "seccomp.bpf": bpf,
-            "config.json": msgspec.json.encode(document),
-        }
-        for name, content in contents.items():
-            path = self.directory.path / name
-            path.write_bytes(content)  # made anew at each start, so nothing depends on its being durable
-            path.chmod(0o644)
         answer = await self._host.spawner.ask({"op": "start", "directory": str(self.directory.path)})
         return msgspec.convert(answer, Run)
 
@@ -233,10 +201,7 @@ class Container:
             if fd >= 0:
                 os.close(fd)
         self._pidfd = self._shimfd = -1
-        with contextlib.suppress(NotFound):
-            cgroup = self._host.cgroups.load(self.id)
-            await asyncio.to_thread(_empty, cgroup.kill, cgroup.remove)
-        await self._host.networks.release(self.id)
+        await launch.release(self.id, self._host)
 
     # Ending
 
@@ -247,7 +212,7 @@ class Container:
                 return
             grace = self.state.config.stop_timeout if timeout is None else timeout
             image = self._host.images.get(self.state.image_id)
-            self._signal(spec.stop_signal(self.state.config, image))
+            self._signal(effective.stop_signal(self.state.config, image))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace)
                 return
@@ -314,7 +279,7 @@ class Container:
     def _probe(self) -> Health | None:
         if not self.running:
             return None
-        return spec.health(self.state.config, self._host.images.get(self.state.image_id))
+        return effective.health(self.state.config, self._host.images.get(self.state.image_id))
 
     async def _watch_health(self, probe: Health) -> None:
         began = self.state.started
@@ -369,8 +334,3 @@ class Container:
 
 def _since(at: int) -> float:
     return (time.time_ns() - at) / 1e9
-
-
-def _empty(kill: Callable[[], None], remove: Callable[[], None]) -> None:
-    kill()
-    remove()

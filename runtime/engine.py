@@ -15,17 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swarmd.runtime import cgroups, logs, spec
-from swarmd.runtime.container import Container, Host
+import msgspec
+
+from swarmd.runtime import cgroups, checks, logs, spec
+from swarmd.runtime.container import Container
 from swarmd.runtime.errors import Conflict, Invalid, NotFound
 from swarmd.runtime.events import Events
 from swarmd.runtime.exec import ExecResult
 from swarmd.runtime.images.store import ImageStore
+from swarmd.runtime.launch import Host
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, LogEntry, Phase
-from swarmd.runtime.ports import Networks
+from swarmd.runtime.ports import Filter, Networks
 from swarmd.runtime.records import Directory, Record, load_all
-from swarmd.runtime.seccomp import compile_profile, default_profile
+from swarmd.runtime.seccomp import compile_profile, default_profile, oci_profile
 from swarmd.runtime.spawner_client import Spawner
+from swarmd.runtime.userns import UserNamespaces
 
 if TYPE_CHECKING:
     from swarmd.runtime.network.manager import NetworkManager
@@ -58,14 +62,15 @@ class Engine:
     async def create(self, config: ContainerConfig, name: str = "") -> str:
         """Return the new container's id. Raises Conflict for a name that is taken, NotFound for an image that isn't."""
         image = self.images.get(config.image)
-        spec.check(config, image)
+        config = self._with_peers(config)
+        checks.check(config, image)
         id = secrets.token_hex(32)
         name = name.removeprefix("/") or f"{id[:12]}"
         if holder := next((c for c in self._containers.values() if c.state.name == name), None):
             raise Conflict(f"the name {name} is taken by container {holder.id[:12]}: remove or rename that one")
         now = time.time_ns()
         state = ContainerState(id=id, name=name, config=config, image_id=image.id, phase=Phase.CREATED, created=now)
-        container = Container(Directory(self._root / id), Record(state=state), self._host)
+        container = Container(Directory(self._root / id), Record(state=state), self._host, self._peer)
         container.directory.make(container.record)
         self._containers[id] = container
         self._host.events.publish(Event(type="container", action="create", id=id, at=now, attributes={"name": name}))
@@ -152,6 +157,22 @@ class Engine:
             raise NotFound(problem)
         return matching[0]
 
+    def _peer(self, ref: str) -> spec.Peer:
+        return self._find(ref).as_peer()
+
+    def _with_peers(self, config: ContainerConfig) -> ContainerConfig:
+        """Name other containers by id: names change."""
+
+        def by_id(mode: str) -> str:
+            kind, _, ref = mode.partition(":")
+            return f"container:{self._find(ref).id}" if kind == "container" and ref else mode
+
+        wanted = config.namespaces
+        if not any(mode.startswith("container:") for mode in (wanted.pid, wanted.ipc, config.network_mode)):
+            return config
+        own = msgspec.structs.replace(wanted, pid=by_id(wanted.pid), ipc=by_id(wanted.ipc))
+        return msgspec.structs.replace(config, namespaces=own, network_mode=by_id(config.network_mode))
+
     def _keep_running(self, container: Container) -> None:
         task = self._keepers.create_task(self._keep(container))
         self._keeping.add(task)
@@ -177,7 +198,7 @@ class Engine:
         self._keepers = keepers
         self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
         for directory, record in load_all(self._root):
-            container = Container(directory, record, self._host)
+            container = Container(directory, record, self._host, self._peer)
             self._containers[container.id] = container
             if await container.adopt() or (container.state.config.auto_remove and container.state.exit):
                 self._keep_running(container)
@@ -192,6 +213,8 @@ class Engine:
             await asyncio.to_thread(group.remove)
         for id in set(self._host.networks.sandboxes()) - running:
             await self._host.networks.release(id)
+        for id in set(self._host.users.ids()) - running:
+            self._host.users.release(id)
 
 
 @asynccontextmanager
@@ -219,7 +242,9 @@ async def opened(
     """An engine made of given parts."""
     hierarchy = cgroups.detect(config.cgroup_parent)
     attaching: Networks = networks
-    host = Host(spawner, hierarchy, images, attaching, _compile_seccomp, Events())
+    users = UserNamespaces(spawner, config.run_root / "userns")
+    users.adopt()
+    host = Host(spawner, hierarchy, images, attaching, users, _compile_seccomp, Events(), config.cgroup_parent)
     engine = Engine(config, images, networks, host)
     async with asyncio.TaskGroup() as keepers:
         await engine._adopt(keepers)
@@ -229,5 +254,6 @@ async def opened(
             engine._leave()
 
 
-def _compile_seccomp(profile: str, allowed: frozenset[str]) -> bytes:
-    return compile_profile(default_profile() if profile == "default" else profile, allowed)
+def _compile_seccomp(profile: str, allowed: frozenset[str]) -> Filter:
+    text = default_profile() if profile == "default" else profile
+    return Filter(compile_profile(text, allowed), oci_profile(text, allowed))

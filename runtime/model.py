@@ -14,7 +14,11 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Health(Struct, frozen=True):
-    """A probe; test is ["CMD", ...], ["CMD-SHELL", line] or ["NONE"]; empty: the image's."""
+    """A probe; empty: the image's test.
+
+    test is ["CMD", ...], ["CMD-SHELL", line] or ["NONE"]; or, made from the container's network without a program in
+    it, ["HTTP", url], ["TCP", "tcp://:port"] or ["GRPC", "grpc://:port/service"], where no host means the container.
+    """
 
     test: tuple[str, ...] = ()
     interval: float = 30.0
@@ -24,34 +28,88 @@ class Health(Struct, frozen=True):
     start_interval: float = 5.0
 
 
+class DeviceLimit(Struct, frozen=True):
+    """A weight (10 to 1000), or a rate in bytes or operations per second, of one block device."""
+
+    path: str
+    value: int
+
+
 class Limits(Struct, frozen=True):
-    """0 is no limit."""
+    """What a cgroup limits; 0 is no limit.  Sizes in bytes, times in microseconds unless a name says otherwise."""
 
     nano_cpus: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0  # -1: none
+    cpu_shares: int = 0
+    realtime_period: int = 0
+    realtime_runtime: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
     memory: int = 0
     memory_reservation: int = 0
-    memory_swap: int = 0
+    memory_swap: int = 0  # memory and swap together; -1: no limit
+    swappiness: int | None = None  # 0 to 100; None: the host's
+    oom_kill_disable: bool = False
     pids: int = 0
-    cpu_shares: int = 0
+    blkio_weight: int = 0
+    blkio_weight_device: tuple[DeviceLimit, ...] = ()
+    blkio_read_bps: tuple[DeviceLimit, ...] = ()
+    blkio_write_bps: tuple[DeviceLimit, ...] = ()
+    blkio_read_iops: tuple[DeviceLimit, ...] = ()
+    blkio_write_iops: tuple[DeviceLimit, ...] = ()
+
+
+class DeviceRule(Struct, frozen=True):
+    """What a cgroup lets be done with device nodes. kind: a (all), b or c; None: any number; access: of "rwm"."""
+
+    kind: str
+    major: int | None
+    minor: int | None
+    access: str
+    allow: bool = True
+
+
+class Device(Struct, frozen=True):
+    """A device node of this host, or each of those below a directory of it, made available in the container."""
+
+    source: str
+    target: str
+    access: str = "rwm"
 
 
 class BindMount(Struct, frozen=True, tag="bind"):
+    """recursive: with what is mounted below the source; read_only_recursive: those are read-only too."""
+
     source: str
     target: str
     read_only: bool = False
+    read_only_recursive: bool = True
     propagation: str = "rprivate"
     recursive: bool = True
     create_source: bool = False
 
 
 class TmpfsMount(Struct, frozen=True, tag="tmpfs"):
+    """options: further ones of tmpfs(5) and of the mount, such as noexec or uid=1000."""
+
     target: str
     size: int = 0
     mode: int = 0o1777
     read_only: bool = False
+    options: tuple[str, ...] = ()
 
 
-Mount = BindMount | TmpfsMount
+class ImageMount(Struct, frozen=True, tag="image"):
+    """An image's files, read-only; subpath: a directory in it."""
+
+    image: str
+    target: str
+    subpath: str = ""
+    read_only: bool = True
+
+
+Mount = BindMount | TmpfsMount | ImageMount
 
 
 class Ulimit(Struct, frozen=True):
@@ -70,11 +128,13 @@ class PortMapping(Struct, frozen=True):
 
 
 class NetworkRequest(Struct, frozen=True):
-    """Attach to a network. address: CIDR given by the cluster's allocator; empty: the network's own IPAM chooses."""
+    """Attach to a network. address: CIDR given by the cluster's allocator, or an address the user wants; empty: the
+    network's own IPAM chooses."""
 
     network: str
     address: str = ""
     aliases: tuple[str, ...] = ()
+    mac: str = ""
 
 
 class Dns(Struct, frozen=True):
@@ -89,13 +149,34 @@ class LogConfig(Struct, frozen=True):
     max_file: int = 5
 
 
+class Namespaces(Struct, frozen=True):
+    """Whose namespaces the program is in: private, host, or container:ID for another container's.
+
+    user: "" or host; auto, or auto:size=N: a range of ids of its own.  monotonic, boottime: seconds by which those two
+    clocks are ahead inside (time_namespaces(7)); 0 for both: the host's.
+    """
+
+    pid: str = "private"
+    ipc: str = "private"  # also none, shareable
+    uts: str = "private"  # private, host
+    cgroup: str = "private"  # private, host
+    user: str = ""
+    monotonic: float = 0.0
+    boottime: float = 0.0
+
+
 class Security(Struct, frozen=True):
+    """masked_paths, readonly_paths: None for the usual ones."""
+
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     no_new_privileges: bool = False
     seccomp: str = "default"  # default, unconfined, or a JSON profile
+    apparmor: str = ""  # a profile loaded on the host, or unconfined; empty: the daemon's choice
     privileged: bool = False
     read_only_root: bool = False
+    masked_paths: tuple[str, ...] | None = None
+    readonly_paths: tuple[str, ...] | None = None
 
 
 class ContainerConfig(Struct, frozen=True):
@@ -107,27 +188,38 @@ class ContainerConfig(Struct, frozen=True):
     user: str = ""
     groups: tuple[str, ...] = ()
     hostname: str = ""
+    domainname: str = ""
     labels: dict[str, str] = {}
     tty: bool = False
     open_stdin: bool = False
+    stdin_once: bool = False  # the first client that attaches to stdin and ends it, ends it for the program
     init: bool = False
     stop_signal: str = ""  # empty: the image's, else SIGTERM
     stop_timeout: float = 10.0
     health: Health | None = None
     limits: Limits = Limits()
     mounts: tuple[Mount, ...] = ()
+    shm_size: int = 0  # bytes of /dev/shm; 0: 64 MiB
+    devices: tuple[Device, ...] = ()
+    device_rules: tuple[DeviceRule, ...] = ()  # beside those of `devices`
+    cdi_devices: tuple[str, ...] = ()  # vendor/class=name, see the Container Device Interface
+    namespaces: Namespaces = Namespaces()
     security: Security = Security()
     sysctls: dict[str, str] = {}
     ulimits: tuple[Ulimit, ...] = ()
     oom_score_adj: int = 0
-    network_mode: str = "bridge"  # bridge, none, host; ignored for the networks named in `networks`
+    network_mode: str = "bridge"  # bridge, none, host, container:ID; ignored for the networks named in `networks`
     networks: tuple[NetworkRequest, ...] = ()  # empty with network_mode bridge: the default bridge
+    exposed: tuple[str, ...] = ()  # "80/tcp": ports that the container says it has
+    publish_all: bool = False  # each of those, and of the image's, on a port of this host
     ports: tuple[PortMapping, ...] = ()
     dns: Dns = Dns()
     extra_hosts: tuple[str, ...] = ()  # "name:ip"
     log: LogConfig = LogConfig()
     restart: str = "no"  # no, on-failure[:n], always, unless-stopped; tasks of services always "no"
     auto_remove: bool = False
+    runtime: str = ""  # empty: ours; runc, crun, or the path of a program with the OCI runtime command line
+    annotations: dict[str, str] = {}
 
 
 class Phase(StrEnum):

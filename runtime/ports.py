@@ -1,14 +1,22 @@
 """What the engine needs of its neighbours; `network`, `seccomp` and `images` implement it, tests bring fakes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.model import ContainerConfig, NetworkState, PortMapping
 
-# (profile, capability names) -> classic BPF; profile as in Security.seccomp, never "unconfined"
-CompileSeccomp = Callable[[str, frozenset[str]], bytes]
+
+class Filter(NamedTuple):
+    """A seccomp filter: classic BPF, and the profile it came from in the OCI specification's form."""
+
+    program: bytes
+    profile: Mapping[str, Any]
+
+
+# (profile, capability names) -> filter; profile as in Security.seccomp, never "unconfined"
+CompileSeccomp = Callable[[str, frozenset[str]], Filter]
 
 
 class Sandbox(Protocol):
@@ -27,7 +35,10 @@ class Sandbox(Protocol):
 
 
 class Networks(Protocol):
-    async def attach(self, container_id: str, name: str, config: ContainerConfig) -> Sandbox: ...
+    async def attach(self, container_id: str, name: str, config: ContainerConfig, netns: str = "") -> Sandbox:
+        """netns: the file of a network namespace to use instead of a new one."""
+        ...
+
     async def release(self, container_id: str) -> None: ...
     def sandboxes(self) -> Sequence[str]: ...  # ids of the containers that are attached
 

@@ -24,6 +24,7 @@ import msgspec
 from swarmd.runtime.errors import Invalid, Unsupported
 
 _AUDIT_ARCH = {"amd64": 0xC000003E, "arm64": 0xC00000B7}
+_OCI_ARCH = {"amd64": "SCMP_ARCH_X86_64", "arm64": "SCMP_ARCH_AARCH64"}
 _ARCH_BY_MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}
 _X32 = 0x40000000  # x32 calls come in as amd64 with this bit
 
@@ -73,9 +74,10 @@ class Rule(NamedTuple):
     conditions: tuple[Condition, ...]
 
 
-def default_profile() -> dict[str, Any]:
-    """Docker's default profile."""
-    return msgspec.json.decode(_data("seccomp-default.json"))  # type: ignore[no-any-return]
+@cache
+def default_profile() -> str:
+    """Docker's default profile, as JSON."""
+    return _data("seccomp-default.json").decode()
 
 
 def native_arch() -> str:
@@ -86,14 +88,30 @@ def native_arch() -> str:
     return _ARCH_BY_MACHINE[machine]
 
 
-def compile_profile(profile: Mapping[str, Any] | str, caps: Iterable[str], arch: str = "", kernel: str = "") -> bytes:
+def compile_profile(profile: str, caps: Iterable[str], arch: str = "", kernel: str = "") -> bytes:
     """The program for a container that has these capabilities (CAP_...).
 
-    profile: parsed, or as JSON text; Invalid says what in it can't be understood.  arch: amd64 or arm64, by default
+    profile: as JSON text; Invalid says what in it can't be understood.  arch: amd64 or arm64, by default
     this machine's; kernel: the release that minKernel is compared with, by default the running one.
     """
-    text = profile if isinstance(profile, str) else msgspec.json.encode(profile).decode()
-    return _compiled(text, frozenset(caps), arch or native_arch(), kernel or os.uname().release)
+    return _compiled(profile, frozenset(caps), arch or native_arch(), kernel or os.uname().release)
+
+
+@lru_cache(maxsize=64)
+def oci_profile(text: str, caps: frozenset[str]) -> Mapping[str, Any]:
+    """The same profile as `linux.seccomp` of the OCI specification, which has no conditions on capabilities."""
+    profile, arch, kernel = _parse(text), native_arch(), os.uname().release
+    rules = [entry for entry in profile.get("syscalls") or () if _applies(entry, caps, arch, kernel)]
+    found = {key: profile[key] for key in ("defaultAction", "defaultErrnoRet", "flags") if profile.get(key) is not None}
+    maps = {entry["architecture"]: entry.get("subArchitectures") or [] for entry in profile.get("archMap") or ()}
+    native = _OCI_ARCH[arch]
+    return found | {
+        "architectures": [native, *maps.get(native, [])],
+        "syscalls": [
+            {key: entry[key] for key in ("names", "action", "errnoRet", "args") if entry.get(key) is not None}
+            for entry in rules
+        ],
+    }
 
 
 @lru_cache(maxsize=64)

@@ -1,234 +1,215 @@
-"""Turns what a container is asked to be into the OCI config.json that its shim runs.
+"""Turns what a container is asked to be, and what its run was given on this host, into an OCI config.json.
 
-What the OCI specification has no place for stands in `annotations` under "swarmd.": the image's layers, the cgroup's
-files, the user by name (only the container's own passwd file can resolve it), the log.
+It is complete: another OCI runtime runs it too.  What the specification has no place for, and our own runtime makes use
+of, stands in `annotations` under "swarmd.": the image's layers, the cgroup's files, the user by name (only the
+container's own passwd file can resolve it), the compiled seccomp filter, the log.
 """
 
 import json
+import math
 import os
-import re
-import resource
-import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from swarmd.runtime.errors import Invalid
-from swarmd.runtime.model import BindMount, ContainerConfig, Health, Mount, TmpfsMount
+from swarmd.runtime import cdi, devices, etc_files
+from swarmd.runtime.effective import arguments, capabilities, environment, hostname
+from swarmd.runtime.model import ContainerConfig, ImageMount, Mount, TmpfsMount
 from swarmd.runtime.ports import Image, Sandbox
-from swarmd.runtime.stages import syscalls
-from swarmd.runtime.stages.privileges import CAPABILITIES, DEFAULT_PATH
+from swarmd.runtime.resources import resources
+from swarmd.runtime.stages.privileges import CAPABILITIES
+from swarmd.runtime.userns import UserNamespace
 
-DEFAULT_CAPABILITIES = frozenset(
-    f"CAP_{name}"
-    for name in (
-        *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID"),
-        *("SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"),
-    )
-)
 _MASKED = (
     *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
     *("/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"),
     *("/sys/devices/virtual/powercap", "/sys/firmware"),
 )
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-# Only what belongs to a namespace of the container's own.
-_SYSCTLS = re.compile(r"kernel\.(sem|msg\w+|shm\w+)|fs\.mqueue\.\w+|net\.[\w.]+")
-_RESTART = re.compile(r"no|always|unless-stopped|on-failure(:\d+)?")
 _SHM_SIZE = 64 * 1024 * 1024
+# A network namespace has nobody else's ports to protect.
+_NET_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
 
 
-def check(config: ContainerConfig, image: Image) -> None:
-    """Raise Invalid for what can never start, so that it is refused when it is created."""
-    arguments(config, image)
-    stop_signal(config, image)
-    capabilities(config)
-    for name in _names(config.security.cap_add) - {"CAP_ALL"}:
-        if not syscalls.has_capability(CAPABILITIES.index(name)):
-            raise Invalid(f"capability {name} can't be added: this host's swarmd lacks it itself")
-    for name in config.sysctls:
-        if not _SYSCTLS.fullmatch(name) or (name.startswith("net.") and config.network_mode == "host"):
-            raise Invalid(f"sysctl {name} does not belong to the container's own namespaces")
-    for limit in config.ulimits:
-        if not hasattr(resource, f"RLIMIT_{limit.name.upper()}"):
-            raise Invalid(f"ulimit {limit.name} is not known")
-        if 0 <= limit.hard < limit.soft:
-            raise Invalid(f"ulimit {limit.name}: soft limit {limit.soft} is above the hard limit {limit.hard}")
-    for mount in config.mounts:
-        _check_mount(mount)
-    if not _RESTART.fullmatch(config.restart):
-        raise Invalid(f"restart policy {config.restart} is none of no, on-failure[:n], always, unless-stopped")
-    if config.log.driver not in ("json-file", "none"):
-        raise Invalid(f"log driver {config.log.driver} is neither json-file nor none")
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A running container whose namespaces another shares."""
+
+    pid: int
+    directory: Path
 
 
-def _check_mount(mount: Mount) -> None:
-    if not mount.target.startswith("/") or os.path.normpath(mount.target) == "/":
-        raise Invalid(f"mount target {mount.target!r} must be an absolute path other than /")
-    if isinstance(mount, BindMount) and not mount.source.startswith("/"):
-        raise Invalid(f"mount source {mount.source!r} must be an absolute path")
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one run was given on this host.
+
+    peers: by kind of namespace, "pid", "ipc" or "network"; layers: of the images that are mounted, lowest first.
+    """
+
+    sandbox: Sandbox
+    procs: Sequence[str]
+    cgroup_path: str = ""
+    user: UserNamespace | None = None
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    layers: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    seccomp: Mapping[str, Any] | None = None  # the profile in OCI's form; None: unconfined
+    device_edits: Sequence[cdi.Edits] = ()
+    empty: Path = Path("/var/empty")  # a directory with nothing in it
 
 
-def arguments(config: ContainerConfig, image: Image) -> tuple[str, ...]:
-    """Return what is run: a given entrypoint drops the image's command too, as in Docker."""
-    if config.entrypoint is not None:
-        found = config.entrypoint + (config.command or ())
-    else:
-        found = image.config.entrypoint + (image.config.cmd if config.command is None else config.command)
-    if not found:
-        raise Invalid(f"image {config.image} names no command, and none was given")
-    return found
-
-
-def stop_signal(config: ContainerConfig, image: Image) -> int:
-    name = config.stop_signal or image.config.stop_signal or "SIGTERM"
-    if name.isdigit() and int(name) in signal.valid_signals():
-        return int(name)
-    try:
-        return int(signal.Signals[name if name.startswith("SIG") else f"SIG{name}"])
-    except KeyError:
-        raise Invalid(f"stop signal {name} is not known") from None
-
-
-def health(config: ContainerConfig, image: Image) -> Health | None:
-    """The probe to run: the container's own, with the image's test when it names none; None for NONE."""
-    found = config.health or image.config.health
-    if found and not found.test and image.config.health:
-        found = msgspec.structs.replace(found, test=image.config.health.test)
-    return found if found and found.test and found.test[0] != "NONE" else None
-
-
-def capabilities(config: ContainerConfig) -> frozenset[str]:
-    if config.security.privileged:
-        return frozenset(CAPABILITIES)
-    added, dropped = _names(config.security.cap_add), _names(config.security.cap_drop)
-    base = frozenset[str]() if "CAP_ALL" in dropped else DEFAULT_CAPABILITIES - dropped
-    return frozenset(CAPABILITIES) - dropped if "CAP_ALL" in added else base | added
-
-
-def _names(given: tuple[str, ...]) -> frozenset[str]:
-    names = frozenset(name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}" for name in given)
-    if unknown := names - frozenset(CAPABILITIES) - {"CAP_ALL"}:
-        raise Invalid(f"capability {min(unknown)} is not known")
-    return names
-
-
-def build(
-    id: str, directory: Path, config: ContainerConfig, image: Image, sandbox: Sandbox, procs: list[str], bpf: bool
-) -> dict[str, Any]:
+def build(id: str, directory: Path, config: ContainerConfig, image: Image, given: Given) -> dict[str, Any]:
     """Return config.json for one start; directory holds the container's own files."""
-    return {
+    document: dict[str, Any] = {
         "ociVersion": "1.0.2",
-        "hostname": hostname(id, config),
-        "root": {"path": "rootfs", "readonly": config.security.read_only_root},
+        "root": {"path": str(directory / "rootfs"), "readonly": config.security.read_only_root},
         "process": _process(id, config, image),
-        "mounts": [*_system_mounts(config), *_file_mounts(directory), *_user_mounts(config)],
-        "linux": _linux(id, config, sandbox),
-        "annotations": _annotations(directory, config, image, procs, bpf),
+        "mounts": [*_system_mounts(config), *_file_mounts(directory, given), *_user_mounts(config, given)],
+        "linux": _linux(config, given),
+        "annotations": config.annotations | _annotations(directory, config, image, given),
     }
-
-
-def hostname(id: str, config: ContainerConfig) -> str:
-    return config.hostname or id[:12]
+    if config.namespaces.uts != "host":
+        document |= {"hostname": hostname(id, config)}
+        document |= {"domainname": config.domainname} if config.domainname else {}
+    cdi.apply(document, given.device_edits)
+    return document
 
 
 def _process(id: str, config: ContainerConfig, image: Image) -> dict[str, Any]:
-    given = [*image.config.env, f"HOSTNAME={hostname(id, config)}", *config.env]
-    env = {"PATH": DEFAULT_PATH} | ({"TERM": "xterm"} if config.tty else {})
-    env |= dict(entry.partition("=")[::2] for entry in given)
     allowed = sorted(capabilities(config), key=CAPABILITIES.index)
     limits = ((f"RLIMIT_{u.name.upper()}", u.soft, u.hard) for u in config.ulimits)
-    return {
+    process = {
         "terminal": config.tty,
         "user": {"uid": 0, "gid": 0},
         "args": list(arguments(config, image)),
-        "env": [f"{key}={value}" for key, value in env.items()],
+        "env": environment(id, config, image),
         "cwd": config.workdir or image.config.workdir or "/",
         "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), allowed),
         "rlimits": [{"type": name, "soft": soft, "hard": hard} for name, soft, hard in limits],
         "noNewPrivileges": config.security.no_new_privileges,
         "oomScoreAdj": config.oom_score_adj,
     }
+    if config.security.apparmor not in ("", "unconfined"):
+        process["apparmorProfile"] = config.security.apparmor
+    return process
 
 
 def _system_mounts(config: ContainerConfig) -> list[dict[str, Any]]:
     plain = ["nosuid", "noexec", "nodev"]
-    system = ["rw"] if config.security.privileged else ["ro"]
-    # Each device in it is a mount of its own, see stages/init.py; only a privileged container may make more.
+    access = "rw" if config.security.privileged else "ro"
+    # Each device in it is a mount of its own, see stages/mounts.py; only a privileged container may make more.
     dev = ["nosuid", "mode=755", "size=65536k", *([] if config.security.privileged else ["nodev"])]
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
-    return [
+    shared = config.namespaces.ipc == "host"
+    found = [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": plain},
         {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": dev},
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
-        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*plain, *system]},
-        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": plain},
-        {
-            "destination": "/dev/shm",
-            "type": "tmpfs",
-            "source": "shm",
-            "options": [*plain, "mode=1777", f"size={_SHM_SIZE}"],
-        },
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*plain, access]},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*plain, access]},
+        _bind("/dev/mqueue") if shared else _plain("/dev/mqueue", "mqueue", plain),
     ]
+    taken = {os.path.normpath(mount.target) for mount in config.mounts}
+    if config.namespaces.ipc != "none" and "/dev/shm" not in taken:
+        size = f"size={config.shm_size or _SHM_SIZE}"
+        found.append(_bind("/dev/shm") if shared else _plain("/dev/shm", "tmpfs", [*plain, "mode=1777", size]))
+    return found
 
 
-def _file_mounts(directory: Path) -> list[dict[str, Any]]:
+def _plain(destination: str, kind: str, options: list[str]) -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": kind, "options": options}
+
+
+def _bind(path: str) -> dict[str, Any]:
+    options = ["bind", "nosuid", "noexec", "nodev"]
+    return {"destination": path, "type": "bind", "source": path, "options": options}
+
+
+def _file_mounts(directory: Path, given: Given) -> list[dict[str, Any]]:
+    """In another's network, those files are that one's."""
+    owner = given.peers["network"].directory if "network" in given.peers else directory
+    options = ["bind", *(["idmap"] if given.user else [])]
     return [
-        {"destination": f"/etc/{name}", "type": "bind", "source": str(directory / name), "options": ["bind"]}
-        for name in ("hostname", "hosts", "resolv.conf")
+        {"destination": f"/etc/{name}", "type": "bind", "source": str(owner / name), "options": options}
+        for name in etc_files.NAMES
     ]
 
 
-def _user_mounts(config: ContainerConfig) -> list[dict[str, Any]]:
+def _user_mounts(config: ContainerConfig, given: Given) -> list[dict[str, Any]]:
     # Parents before what is mounted below them.
-    return [
-        _mount(mount, config.security.privileged)
-        for mount in sorted(config.mounts, key=lambda m: os.path.normpath(m.target).count("/"))
-    ]
+    ordered = sorted(config.mounts, key=lambda m: os.path.normpath(m.target).count("/"))
+    return [_mount(mount, config.security.privileged, given) for mount in ordered]
 
 
-def _mount(mount: Mount, devices: bool) -> dict[str, Any]:
+def _mount(mount: Mount, nodes: bool, given: Given) -> dict[str, Any]:
     access = "ro" if mount.read_only else "rw"
     if isinstance(mount, TmpfsMount):
         size = [f"size={mount.size}"] if mount.size else []
-        options = ["nosuid", "nodev", "noexec", access, f"mode={mount.mode:o}", *size]
+        options = ["nosuid", "nodev", "noexec", access, f"mode={mount.mode:o}", *size, *mount.options]
         return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options}
+    if isinstance(mount, ImageMount):
+        # An overlay has two lower directories at least, an image perhaps one layer.
+        layers = [*reversed(given.layers[mount.image]), given.empty]
+        options = [f"lowerdir={':'.join(map(str, layers))}", "ro", "nodev"]
+        options += [f"swarmd.subpath={mount.subpath}"] if mount.subpath else []
+        return {"destination": mount.target, "type": "overlay", "source": "overlay", "options": options}
     # Else a program that may mknod would make itself the host's disk there; cgroup v2 alone would not stop it.
-    options = ["rbind" if mount.recursive else "bind", access, mount.propagation, "dev" if devices else "nodev"]
+    options = ["rbind" if mount.recursive else "bind", access, mount.propagation, "dev" if nodes else "nodev"]
+    options += ["rro"] if mount.read_only and mount.read_only_recursive and mount.recursive else []
+    options += ["ridmap" if mount.recursive else "idmap"] if given.user else []
     return {"destination": mount.target, "type": "bind", "source": mount.source, "options": options}
 
 
-def _linux(id: str, config: ContainerConfig, sandbox: Sandbox) -> dict[str, Any]:
-    namespaces = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "cgroup")]
-    if sandbox.netns_path:
-        namespaces.append({"type": "network", "path": sandbox.netns_path})
+def _linux(config: ContainerConfig, given: Given) -> dict[str, Any]:
     covered = not config.security.privileged
-    return {
-        "namespaces": namespaces,
-        "cgroupsPath": f"/swarmd/{id}",
-        "sysctl": config.sysctls,
-        "maskedPaths": list(_MASKED) if covered else [],
-        "readonlyPaths": list(_READ_ONLY) if covered else [],
-        "devices": [] if covered else _host_devices(),
+    masked, read_only = config.security.masked_paths, config.security.readonly_paths
+    own_network = bool(given.sandbox.netns_path) and "network" not in given.peers
+    linux = {
+        "namespaces": _namespaces(config, given),
+        "cgroupsPath": given.cgroup_path,
+        "sysctl": (_NET_SYSCTLS if own_network else {}) | config.sysctls,
+        "maskedPaths": list(masked if masked is not None else _MASKED if covered else ()),
+        "readonlyPaths": list(read_only if read_only is not None else _READ_ONLY if covered else ()),
+        "devices": devices.nodes(config),
+        "resources": resources(config.limits, devices.rules(config)),
     }
+    shared = {"shared", "rshared"} & {getattr(mount, "propagation", "") for mount in config.mounts}
+    linux |= {"rootfsPropagation": "shared"} if shared else {}
+    linux |= {"uidMappings": given.user.mapping(), "gidMappings": given.user.mapping()} if given.user else {}
+    linux |= {"seccomp": given.seccomp} if given.seccomp else {}
+    clocks = {"monotonic": config.namespaces.monotonic, "boottime": config.namespaces.boottime}
+    if _times(config):
+        linux["timeOffsets"] = {clock: _offset(ahead) for clock, ahead in clocks.items()}
+    return linux
 
 
-def _host_devices() -> list[dict[str, Any]]:
-    apart = ("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx")
-    return [
-        {
-            "path": str(path),
-            "type": "b" if path.is_block_device() else "c",
-            "major": os.major(path.stat().st_rdev),
-            "minor": os.minor(path.stat().st_rdev),
-        }
-        for path in sorted(Path("/dev").iterdir())
-        if not path.is_symlink() and (path.is_block_device() or path.is_char_device()) and path.name not in apart
-    ]
+def _namespaces(config: ContainerConfig, given: Given) -> list[dict[str, str]]:
+    wanted = config.namespaces
+    found = [{"type": "mount"}]
+    for kind, mode in (("pid", wanted.pid), ("ipc", wanted.ipc), ("uts", wanted.uts), ("cgroup", wanted.cgroup)):
+        if kind in given.peers:
+            found.append({"type": kind, "path": f"/proc/{given.peers[kind].pid}/ns/{kind}"})
+        elif mode != "host":
+            found.append({"type": kind})
+    if given.sandbox.netns_path:
+        found.append({"type": "network", "path": given.sandbox.netns_path})
+    if given.user:
+        found.append({"type": "user", "path": given.user.user})
+    if _times(config):
+        found.append({"type": "time"})
+    return found
 
 
-def _annotations(directory: Path, config: ContainerConfig, image: Image, procs: list[str], bpf: bool) -> dict[str, str]:
+def _times(config: ContainerConfig) -> bool:
+    return bool(config.namespaces.monotonic or config.namespaces.boottime)
+
+
+def _offset(ahead: float) -> dict[str, int]:
+    seconds = math.floor(ahead)
+    return {"secs": seconds, "nanosecs": round((ahead - seconds) * 1e9)}
+
+
+def _annotations(directory: Path, config: ContainerConfig, image: Image, given: Given) -> dict[str, str]:
     kept = config.log.driver == "json-file"
     log = {
         "path": str(directory / "container.log" if kept else "/dev/null"),
@@ -236,34 +217,14 @@ def _annotations(directory: Path, config: ContainerConfig, image: Image, procs: 
         "max_file": max(1, config.log.max_file),
     }
     found = {
-        "swarmd.cgroup.procs": json.dumps(procs),
+        "swarmd.cgroup.procs": json.dumps([*given.procs]),
         "swarmd.overlay.lower": json.dumps([str(layer) for layer in reversed(image.layers)]),
-        "swarmd.user": config.user or image.config.user,
+        "swarmd.user": config.user or image.config.user or "0",
         "swarmd.groups": json.dumps(config.groups),
         "swarmd.log": json.dumps(log),
-        "swarmd.seccomp.bpf": "seccomp.bpf" if bpf else "",
+        "swarmd.seccomp.bpf": "seccomp.bpf" if given.seccomp else "",
         "swarmd.init": "1" if config.init else "",
         "swarmd.stdin": "1" if config.open_stdin else "",
         "swarmd.privileged": "1" if config.security.privileged else "",
     }
     return {key: value for key, value in found.items() if value}
-
-
-def hosts_file(config: ContainerConfig, sandbox: Sandbox) -> str:
-    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
-    lines += [f"{address}\t{' '.join(names)}" for address, names in sandbox.hosts]
-    for entry in config.extra_hosts:
-        name, _, address = entry.partition(":")
-        lines.append(f"{address}\t{name}")
-    return "\n".join(lines) + "\n"
-
-
-def resolv_conf(config: ContainerConfig, sandbox: Sandbox) -> str:
-    """The container's resolvers: those asked for, those of its networks, or the host's own."""
-    servers = config.dns.nameservers or sandbox.nameservers
-    if not servers and not sandbox.netns_path:
-        return Path("/etc/resolv.conf").read_text()
-    lines = [f"nameserver {server}" for server in servers]
-    lines += [f"search {' '.join(config.dns.search)}"] if config.dns.search else []
-    lines += [f"options {' '.join(config.dns.options)}"] if config.dns.options else []
-    return "".join(f"{line}\n" for line in lines)

@@ -5,11 +5,11 @@ first instruction, so killing or measuring the group misses nothing.  The direct
 state: `load` after a restart finds what `create` made.  `v1.py` and `v2.py` implement this; `detect` chooses.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from swarmd.runtime.model import Limits, Struct
+from swarmd.runtime.model import DeviceRule, Limits, Struct
 
 PERIOD_US = 100_000
 _LEAST_QUOTA_US = 1_000
@@ -69,8 +69,11 @@ class Cgroup(Protocol):
 
 
 class Hierarchy(Protocol):
-    def create(self, id: str, limits: Limits, *, all_devices: bool = False) -> Cgroup:
-        """Make the group, empty and limited; Conflict if it is there.  A failure leaves nothing behind."""
+    def create(self, id: str, limits: Limits, rules: Sequence[DeviceRule] | None = None) -> Cgroup:
+        """Make the group, empty and limited; Conflict if it is there.  A failure leaves nothing behind.
+
+        rules: the devices that may be used, all others refused; None: all may.
+        """
         ...
 
     def load(self, id: str) -> Cgroup:

@@ -6,33 +6,18 @@ controllers (cpu,cpuacct) or be separate; both come out as a directory per contr
 
 import errno
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from swarmd.runtime.cgroups import files
 from swarmd.runtime.cgroups.interface import PERIOD_US, Stats, child, memory_and_swap, quota_us
 from swarmd.runtime.errors import Conflict, NotFound, Unsupported
-from swarmd.runtime.model import Limits
+from swarmd.runtime.model import DeviceRule, Limits
 
 CONTROLLERS = ("freezer", "cpu", "cpuacct", "memory", "pids", "devices")
 _UNLIMITED = 1 << 62  # the kernel reports "no limit" as the largest multiple of a page
 _DEFAULT_SHARES = 1024
-
-# What a container may use: any node may be made, only these opened (OCI runtime specification, "Default Devices").
-DEVICES = (
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",  # null
-    "c 1:5 rwm",  # zero
-    "c 1:7 rwm",  # full
-    "c 1:8 rwm",  # random
-    "c 1:9 rwm",  # urandom
-    "c 5:0 rwm",  # tty
-    "c 5:1 rwm",  # console
-    "c 5:2 rwm",  # ptmx
-    "c 136:* rwm",  # pts
-)
 
 
 class Hierarchy:
@@ -43,7 +28,7 @@ class Hierarchy:
         self._mounts = {name: mounts[name] for name in CONTROLLERS if name in mounts}
         self._parent = parent
 
-    def create(self, id: str, limits: Limits, *, all_devices: bool = False) -> "Cgroup":
+    def create(self, id: str, limits: Limits, rules: Sequence[DeviceRule] | None = None) -> "Cgroup":
         cgroup = self._cgroup(id)
         with ExitStack() as undo:
             for directory in dict.fromkeys(cgroup.directories.values()):
@@ -54,8 +39,8 @@ class Hierarchy:
                     raise Conflict(f"cgroup {directory} is there already") from None
                 undo.callback(directory.rmdir)
             cgroup.update(limits)
-            if not all_devices:
-                cgroup.restrict_devices()
+            if rules is not None:
+                cgroup.restrict_devices(rules)
             undo.pop_all()
         return cgroup
 
@@ -114,11 +99,13 @@ class Cgroup:
                     raise
                 raise Conflict(f"container {self.id} uses more memory than the new limit of {value} bytes") from None
 
-    def restrict_devices(self) -> None:
+    def restrict_devices(self, rules: Sequence[DeviceRule]) -> None:
         if devices := self.directories.get("devices"):
             files.write(devices / "devices.deny", "a")
-            for rule in DEVICES:
-                files.write(devices / "devices.allow", rule)
+            for rule in rules:
+                numbers = (("*" if number is None else number) for number in (rule.major, rule.minor))
+                text = f"{rule.kind} {':'.join(map(str, numbers))} {rule.access}"
+                files.write(devices / ("devices.allow" if rule.allow else "devices.deny"), text)
 
     def kill(self, timeout: float = 10.0) -> None:
         """A frozen group can't fork, so one pass of signals reaches everything; thawed, it dies."""

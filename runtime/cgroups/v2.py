@@ -7,13 +7,13 @@ load.  A container then relies on its capabilities (no CAP_SYS_ADMIN, /dev of it
 import contextlib
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from swarmd.runtime.cgroups import files
 from swarmd.runtime.cgroups.interface import PERIOD_US, Stats, child, memory_and_swap, quota_us
 from swarmd.runtime.errors import Conflict, NotFound, Unsupported
-from swarmd.runtime.model import Limits
+from swarmd.runtime.model import DeviceRule, Limits
 
 CONTROLLERS = ("cpu", "memory", "pids")
 _DEFAULT_WEIGHT = 100
@@ -25,7 +25,7 @@ class Hierarchy:
         self._mount = mount
         self._parent = parent
 
-    def create(self, id: str, limits: Limits, *, all_devices: bool = False) -> "Cgroup":
+    def create(self, id: str, limits: Limits, rules: Sequence[DeviceRule] | None = None) -> "Cgroup":
         directory = self._mount / child(self._parent, id)
         self._delegate(directory.parent)
         try:

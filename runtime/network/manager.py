@@ -186,8 +186,8 @@ class NetworkManager:
         """The ids of all containers that hold a sandbox; those unknown to the engine are its to release."""
         return list(self._records)
 
-    async def attach(self, container_id: str, name: str, config: ContainerConfig) -> Sandbox:
-        """Make the container's sandbox, complete before its program starts.
+    async def attach(self, container_id: str, name: str, config: ContainerConfig, netns: str = "") -> Sandbox:
+        """Make the container's sandbox, complete before its program starts; netns: the file of one to use.
 
         The first network that is not internal carries the default route and the published ports.
         """
@@ -204,7 +204,7 @@ class NetworkManager:
             self._save_record(record)
             self._records[container_id] = record
             path = self._netns / container_id
-            await self._kernel.run(self._wiring.wire, record, path, self._local_overlay_addresses([record]))
+            await self._kernel.run(self._wiring.wire, record, path, self._local_overlay_addresses([record]), netns)
             await self._set_virtual_addresses([record])
         except BaseException:
             self._records.pop(container_id, None)
@@ -256,6 +256,7 @@ class NetworkManager:
             mtu=self._overlays[network.id][1] if network.id in self._overlays else 1500,
             host_interface=f"{self._prefix}v" + "".join(secrets.choice(LETTERS) for _ in range(7)),
             aliases=request.aliases,
+            mac=request.mac or mac_of(address),
         )
 
     def _give_back(self, attachments: Iterable[Attachment], ports: Iterable[PortMapping]) -> None:
@@ -267,9 +268,7 @@ class NetworkManager:
 
     def _sandbox(self, record: Record, config: ContainerConfig) -> Sandbox:
         networks = tuple(
-            NetworkState(
-                network=a.network, address=a.address, gateway=a.gateway, mac=mac_of(a.ip), interface=f"eth{number}"
-            )
+            NetworkState(network=a.network, address=a.address, gateway=a.gateway, mac=a.mac, interface=f"eth{number}")
             for number, a in enumerate(record.attachments)
         )
         own = [self.inspect(a.network_id).gateway for a in record.attachments]

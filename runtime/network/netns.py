@@ -77,9 +77,15 @@ class Kernel:
         finally:
             self._go_back()
 
-    def take(self, path: Path) -> int:
-        """Return a descriptor of a new namespace, kept alive by a bind mount at path."""
-        fd = self._ready.popleft() if self._ready else self._make()
+    def _open(self, given: str) -> int:
+        fd = os.open(given, os.O_RDONLY | os.O_CLOEXEC)
+        with self.inside(fd), Netlink() as inner:
+            inner.set_up(1)
+        return fd
+
+    def take(self, path: Path, given: str = "") -> int:
+        """Return a descriptor of a new namespace, or of the given one, kept alive by a bind mount at path."""
+        fd = self._open(given) if given else self._ready.popleft() if self._ready else self._make()
         path.touch(0o600)
         if libc.mount(f"/proc/self/fd/{fd}".encode(), os.fsencode(path), None, MS_BIND, None) < 0:
             code = ctypes.get_errno()

@@ -31,6 +31,7 @@ class Attachment(Struct, frozen=True, kw_only=True):
     bridge: str
     mtu: int = 1500
     host_interface: str
+    mac: str
     aliases: tuple[str, ...] = ()
 
     @property

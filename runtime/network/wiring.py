@@ -76,8 +76,8 @@ class Wiring:
 
     # ------------------------------------------------------------ sandboxes
 
-    def wire(self, record: Record, path: Path, local: Sequence[str]) -> None:
-        fd = self.kernel.take(path)
+    def wire(self, record: Record, path: Path, local: Sequence[str], netns: str = "") -> None:
+        fd = self.kernel.take(path, netns)
         try:
             for number, attachment in enumerate(record.attachments):
                 self._wire_one(number, attachment, fd)
@@ -95,7 +95,7 @@ class Wiring:
             attachment.host_interface,
             master=socket.if_nametoindex(attachment.bridge),
             peer=f"eth{number}",
-            peer_mac=mac_of(attachment.ip),
+            peer_mac=attachment.mac,
             peer_netns=fd,
             mtu=attachment.mtu,
         )

@@ -4,7 +4,7 @@ Each step is a function whose name is the first word of what the user reads when
 process sees the host's files; after it everything reached by name is the container's, so nothing is imported from there
 on.  It is not dumpable until exec: a root program inside can't reach the host through its /proc entry.
 
-    shim                                          init (pid 1)
+    shim                                          init (pid 1, or one more in a pid namespace that is shared)
       | -- fork ------------------------------------> |
       |                                               | STEPS, top to bottom
       | <-- {"console": true} + pty master ---------- |  only with a terminal
@@ -21,7 +21,7 @@ import socket
 import termios
 from typing import Any, NoReturn
 
-from swarmd.runtime.stages import files, mounts, privileges, syscalls
+from swarmd.runtime.stages import files, mounts, namespaces, privileges, syscalls
 from swarmd.runtime.stages.privileges import Identity, StepError
 
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -41,30 +41,19 @@ class Init:
         self.directory, self.config, self.stdio, self.channel = directory, config, stdio, channel
         self.process: dict[str, Any] = config["process"]
         self.linux: dict[str, Any] = config["linux"]
-        self.annotations: dict[str, str] = config["annotations"]
+        self.annotations: dict[str, str] = config.get("annotations", {})
+        self.cgroup: list[str] = json.loads(self.annotations.get("swarmd.cgroup.procs", "[]"))
         self.root = -1
+        self.user_namespace = -1
+        self.shared_memory = -1
         self.seccomp = b""
         self.identity = Identity(0, 0, [], "/")
         self.environment: dict[str, str] = {}
 
 
 def join_cgroup(init: Init) -> None:
-    for path in json.loads(init.annotations["swarmd.cgroup.procs"]):
+    for path in init.cgroup:
         files.put(path, "0")
-
-
-def namespaces(init: Init) -> None:
-    """The pid namespace is there since the fork; the cgroup one must come after joining the cgroup."""
-    for namespace in init.linux["namespaces"]:
-        if namespace["type"] == "network" and namespace.get("path"):
-            fd = os.open(namespace["path"], os.O_RDONLY | os.O_CLOEXEC)
-            syscalls.setns(fd, syscalls.CLONE_NEWNET, namespace["path"])
-            os.close(fd)
-    syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWCGROUP)
-
-
-def hostname(init: Init) -> None:
-    socket.sethostname(init.config["hostname"])
 
 
 def oom_score(init: Init) -> None:
@@ -82,26 +71,52 @@ def seccomp_profile(init: Init) -> None:
         init.seccomp = files.read_bytes(f"{init.directory}/{name}")
 
 
+def join_namespaces(init: Init) -> None:
+    namespaces.enter(init.linux)
+    init.shared_memory = namespaces.borrow_shared_memory(init.linux)
+
+
+def hostname(init: Init) -> None:
+    if name := init.config.get("hostname"):
+        socket.sethostname(name)
+    if domain := init.config.get("domainname"):
+        files.put("/proc/sys/kernel/domainname", domain)
+
+
 def root_filesystem(init: Init) -> None:
+    # What is to be shared with the host must be taken while this namespace's mounts are still the host's peers.
+    mounts.take_shared(init.config.get("mounts", []))
     # Slave, not private: what the host unmounts later must not be kept busy by a copy in here.
-    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
-    lower = json.loads(init.annotations["swarmd.overlay.lower"])
-    attributes = 0 if init.annotations.get("swarmd.privileged") else syscalls.ATTR_NODEV
-    directory = init.directory
-    init.root = mounts.overlay(lower, f"{directory}/upper", f"{directory}/work", f"{directory}/rootfs", attributes)
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.PROPAGATION["slave"])
+    init.user_namespace = namespaces.act_as(init.linux)
+    path = init.config["root"]["path"]
+    place = path if path.startswith("/") else f"{init.directory}/{path}"
+    if lower := init.annotations.get("swarmd.overlay.lower"):
+        attributes = 0 if init.annotations.get("swarmd.privileged") else syscalls.ATTR_NODEV
+        init.root = mounts.overlay(json.loads(lower), init.directory, place, attributes, init.user_namespace)
+    else:
+        init.root = mounts.onto_itself(place)
 
 
 def mount(init: Init) -> None:
-    for entry in init.config["mounts"]:
-        mounts.perform(init.root, entry)
+    for entry in init.config.get("mounts", []):
+        if entry.get("type") == "cgroup":
+            mounts.cgroups(init.root, entry, init.cgroup)
+        elif entry["destination"] == "/dev/shm" and init.shared_memory >= 0:
+            mounts.attach(init.shared_memory, init.root, "/dev/shm")
+        else:
+            mounts.perform(init.root, entry, init.user_namespace)
 
 
 def devices(init: Init) -> None:
     """The host's own nodes, bound one by one: the file systems around them are nodev, so mknod gives no device."""
-    for path in (*(f"/dev/{name}" for name in _DEVICES), *(d["path"] for d in init.linux.get("devices", []))):
+    for path in (f"/dev/{name}" for name in _DEVICES):
         fd = syscalls.open_tree(path, False)
         mounts.attach(fd, init.root, path)
         os.close(fd)
+    for device in init.linux.get("devices", []):
+        if device["path"].removeprefix("/dev/") not in _DEVICES:
+            mounts.device(init.root, device, namespaces.root_of(init.linux))
     dev = syscalls.open_beneath(init.root, "/dev", os.O_PATH | os.O_DIRECTORY)
     for link, target in _LINKS.items():
         with contextlib.suppress(FileExistsError):
@@ -165,16 +180,23 @@ def standard_streams(init: Init) -> None:
     if keep != init.channel.fileno():
         init.channel.detach()
         init.channel = _channel(keep)
-    syscalls.close_from(4)
+    # The user namespace is entered further on, by its descriptor.
+    if init.user_namespace >= 0:
+        init.user_namespace = os.dup2(init.user_namespace, 4, inheritable=False)
+    syscalls.close_from(5 if init.user_namespace >= 0 else 4)
 
 
 def _channel(fd: int) -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
 
 
+def user_namespace(init: Init) -> None:
+    if init.user_namespace >= 0:
+        namespaces.enter_user(init.user_namespace)
+
+
 def user(init: Init) -> None:
-    wanted = init.annotations.get("swarmd.user", "")
-    init.identity = privileges.find_identity(wanted, json.loads(init.annotations.get("swarmd.groups", "[]")))
+    init.identity = privileges.identity_of(init.process["user"], init.annotations)
     init.environment = privileges.environment(init.process, init.identity)
     if init.process.get("terminal"):
         os.fchown(0, init.identity.uid, -1)
@@ -198,11 +220,11 @@ def program(init: Init) -> None:
 
 STEPS = (
     join_cgroup,
-    namespaces,
-    hostname,
     oom_score,
     ulimits,
     seccomp_profile,
+    join_namespaces,
+    hostname,
     root_filesystem,
     mount,
     devices,
@@ -211,6 +233,7 @@ STEPS = (
     terminal,
     enter_root,
     standard_streams,
+    user_namespace,
     user,
     working_directory,
     privileges_dropped,

@@ -18,25 +18,146 @@ _ATTRIBUTES = {
     "noatime": syscalls.ATTR_NOATIME,
     "strictatime": syscalls.ATTR_STRICTATIME,
 }
-_DEFAULTS = {"rw", "suid", "dev", "exec", "relatime", "bind", "rbind"}
+_CLEARED = {"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "atime": "noatime"}
+_DEFAULTS = {"relatime", "bind", "rbind", "idmap", "ridmap", "rro", "tmpcopyup"}
+_TMPFS = {"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge", "mpol", "inode32", "inode64", "noswap"}
 _PAGE = 4096
+_NODE = ".device"
 
 
-def perform(root: int, mount: dict[str, Any]) -> None:
-    """Mount one entry of `mounts`, see the OCI runtime specification, config.md."""
+# Trees to be shared with the host, by their source; see take_shared.
+_shared: dict[str, int] = {}
+_mapped: set[str] = set()
+
+
+def take_shared(entries: list[dict[str, Any]]) -> None:
+    """Copy the sources of `shared` binds while their copies are still peers of the host's mounts."""
+    for entry in entries:
+        options = entry.get("options", [])
+        if {"shared", "rshared"} & {*options}:
+            _shared[entry["source"]] = syscalls.open_tree(entry["source"], "rbind" in options)
+
+
+def perform(root: int, mount: dict[str, Any], user: int = -1) -> None:
+    """Mount one entry of `mounts`, see the OCI runtime specification, config.md; user: the namespace of `idmap`."""
     target, source = mount["destination"], mount.get("source", "")
     options: list[str] = mount.get("options", [])
-    attributes, propagation, data = parse_options(options)
     if mount.get("type") == "bind" or "bind" in options or "rbind" in options:
-        recursive = "rbind" in options
-        fd = syscalls.open_tree(source, recursive)
-        syscalls.set_mount_attributes(fd, attributes, propagation, recursive, source)
+        fd = _bind(source, options, user)
     else:
-        fd = syscalls.new_filesystem(mount["type"], [("source", source or mount["type"]), *data], attributes)
+        attributes, _, data = parse_options(options)
+        if mount["type"] == "overlay" and user >= 0:
+            _map_in_place([path for key, path in layers(data) if key == "lowerdir+"], user)
+        if subpath := dict(data).get("swarmd.subpath"):
+            data.remove(("swarmd.subpath", subpath))
+        fd = syscalls.new_filesystem(mount["type"], [("source", source or mount["type"]), *layers(data)], attributes)
+        if subpath:
+            fd = _below(fd, root, target, subpath)
     try:
         attach(fd, root, target)
     finally:
         os.close(fd)
+
+
+def _bind(source: str, options: list[str], user: int) -> int:
+    attributes, propagation, _ = parse_options(options)
+    recursive = "rbind" in options
+    fd = _shared[source] if source in _shared else syscalls.open_tree(source, recursive)
+    if user >= 0 and {"idmap", "ridmap"} & {*options}:
+        syscalls.map_ids(fd, user, "ridmap" in options, source)
+    syscalls.set_mount_attributes(fd, attributes, propagation, False, source)
+    if recursive:
+        deep = attributes if "rro" in options else attributes & ~syscalls.ATTR_RDONLY
+        syscalls.set_mount_attributes(fd, deep, propagation, True, source)
+    return fd
+
+
+def layers(data: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """One option for each of an overlay's lower directories: together they may be longer than an option can be."""
+    found: list[tuple[str, str]] = []
+    for key, value in data:
+        found += [("lowerdir+", layer) for layer in value.split(":")] if key == "lowerdir" else [(key, value)]
+    return found
+
+
+def _below(fd: int, root: int, target: str, subpath: str) -> int:
+    """A directory of a new file system instead of its root: mounted for a moment, as only what is mounted is copied."""
+    attach(fd, root, target)
+    os.close(fd)
+    place = syscalls.open_beneath(root, target, os.O_PATH)
+    inner = syscalls.open_beneath(place, subpath, os.O_PATH | os.O_DIRECTORY)
+    copy = syscalls.open_tree_at(inner, False, subpath)
+    syscalls.umount(f"/proc/self/fd/{place}", syscalls.MNT_DETACH)
+    os.close(place)
+    os.close(inner)
+    return copy
+
+
+def onto_itself(path: str) -> int:
+    """Make a directory a mount, as pivot_root wants its new root; return it."""
+    fd = syscalls.open_tree(path, True)
+    place = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    syscalls.move_mount(fd, place, path)
+    os.close(place)
+    return fd
+
+
+def cgroups(root: int, mount: dict[str, Any], procs: list[str]) -> None:
+    """Show the container its own cgroup as its hierarchy's root: one directory in v2, one per controller in v1."""
+    target = mount["destination"]
+    attributes, _, _ = parse_options(mount.get("options", []))
+    directories = [os.path.dirname(path) for path in procs]
+    if len(directories) == 1:
+        _show(directories[0], root, target, attributes)
+        return
+    top = syscalls.new_filesystem("tmpfs", [("mode", "755"), ("size", "64k")], attributes & ~syscalls.ATTR_RDONLY)
+    attach(top, root, target)
+    for directory in directories:
+        controllers = os.path.basename(_mount_point(directory))
+        _show(directory, root, f"{target}/{controllers}", attributes)
+        for alias in controllers.split(",") if "," in controllers else ():
+            os.symlink(controllers, alias, dir_fd=top)
+    syscalls.set_mount_attributes(top, attributes, 0, False, target)
+    os.close(top)
+
+
+def _show(directory: str, root: int, target: str, attributes: int) -> None:
+    fd = syscalls.open_tree(directory, False)
+    syscalls.set_mount_attributes(fd, attributes, syscalls.PROPAGATION["private"], False, directory)
+    attach(fd, root, target)
+    os.close(fd)
+
+
+def _mount_point(path: str) -> str:
+    while not os.path.ismount(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def device(root: int, wanted: dict[str, Any], owner: tuple[int, int]) -> None:
+    """Make a device node, `linux.devices` of the OCI specification; owner: the host's ids of the container's root.
+
+    The file systems around it are nodev, so it is bound in place without: mknod from inside gives no device.
+    """
+    path, kind = wanted["path"], {"b": stat.S_IFBLK, "p": stat.S_IFIFO}.get(wanted["type"], stat.S_IFCHR)
+    number = os.makedev(wanted.get("major", 0), wanted.get("minor", 0))
+    dev = syscalls.open_beneath(root, "/dev", os.O_PATH | os.O_DIRECTORY)
+    try:
+        os.mknod(_NODE, kind | 0o600, number, dir_fd=dev)
+        os.chmod(_NODE, wanted.get("fileMode", 0o666) & 0o7777, dir_fd=dev)
+        os.chown(_NODE, owner[0] + wanted.get("uid", 0), owner[1] + wanted.get("gid", 0), dir_fd=dev)
+        node = os.open(_NODE, os.O_PATH | os.O_CLOEXEC, dir_fd=dev)
+        fd = syscalls.open_tree_at(node, False, path)
+        syscalls.clear_mount_attributes(fd, syscalls.ATTR_NODEV, path)
+        attach(fd, root, path)
+        os.close(fd)
+        os.close(node)
+        os.unlink(_NODE, dir_fd=dev)
+    except OSError as error:
+        which = f"{wanted.get('major', 0)}:{wanted.get('minor', 0)}"
+        raise OSError(error.errno, f"device {which}: {error.strerror}", path) from None
+    finally:
+        os.close(dev)
 
 
 def parse_options(options: list[str]) -> tuple[int, int, list[tuple[str, str]]]:
@@ -46,12 +167,18 @@ def parse_options(options: list[str]) -> tuple[int, int, list[tuple[str, str]]]:
     for option in options:
         if option in _ATTRIBUTES:
             attributes |= _ATTRIBUTES[option]
+        elif option in _CLEARED:
+            attributes &= ~_ATTRIBUTES[_CLEARED[option]]
         elif option.removeprefix("r") in syscalls.PROPAGATION:
             propagation = syscalls.PROPAGATION[option.removeprefix("r")]
         elif option not in _DEFAULTS:
             key, _, value = option.partition("=")
             data.append((key, value))
     return attributes, propagation, data
+
+
+def is_tmpfs_option(option: str) -> bool:
+    return option in _ATTRIBUTES or option in _CLEARED or option.partition("=")[0] in _TMPFS
 
 
 def attach(fd: int, root: int, target: str) -> None:
@@ -86,11 +213,18 @@ def open_or_make(root: int, path: str, directory: bool) -> int:
     return syscalls.open_beneath(root, path, os.O_PATH)
 
 
-def overlay(lower: list[str], upper: str, work: str, rootfs: str, attributes: int) -> int:
-    """Mount an overlay on rootfs and return its root; lower holds the image's layers, the topmost first."""
+def overlay(lower: list[str], directory: str, rootfs: str, attributes: int, user: int) -> int:
+    """Mount an overlay on rootfs and return its root; lower holds the image's layers, the topmost first.
+
+    directory holds its upper and work.  With a user namespace all of them are seen with its ids mapped, each mounted
+    over itself in this mount namespace, where they vanish with the host's root.
+    """
+    if user >= 0:
+        _map_in_place([*lower, directory], user)
+    upper, work = f"{directory}/upper", f"{directory}/work"
     try:
-        layers = [("lowerdir+", layer) for layer in lower]
-        options = [("source", "overlay"), *layers, ("upperdir", upper), ("workdir", work)]
+        options = [("lowerdir+", layer) for layer in lower]
+        options = [("source", "overlay"), *options, ("upperdir", upper), ("workdir", work)]
         fd = syscalls.new_filesystem("overlay", options, attributes)
     except OSError as error:
         if error.filename != "overlay lowerdir+":
@@ -100,6 +234,20 @@ def overlay(lower: list[str], upper: str, work: str, rootfs: str, attributes: in
     syscalls.move_mount(fd, root, rootfs)
     os.close(root)
     return fd
+
+
+def _map_in_place(paths: list[str], user: int) -> None:
+    """Mount directories over themselves with ids mapped; those that are so already stay."""
+    for path in paths:
+        if path in _mapped:
+            continue
+        fd = syscalls.open_tree(path, False)
+        syscalls.map_ids(fd, user, False, path)
+        place = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        syscalls.move_mount(fd, place, path)
+        os.close(fd)
+        os.close(place)
+        _mapped.add(path)
 
 
 def _overlay_by_options(lower: list[str], upper: str, work: str, rootfs: str, attributes: int) -> int:

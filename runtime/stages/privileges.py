@@ -4,6 +4,7 @@ Used after pivot_root and by exec alike, so nothing here imports, and the passwd
 container's: hostile, perhaps huge, perhaps a FIFO.
 """
 
+import json
 import os
 import resource
 import signal
@@ -75,6 +76,16 @@ class Identity:
         self.uid, self.gid, self.groups, self.home = uid, gid, groups, home
 
 
+def identity_of(user: dict[str, Any], annotations: dict[str, str]) -> Identity:
+    """The OCI config's user; or the one named in the annotations, whom only the container's files can tell."""
+    if "swarmd.user" in annotations or "swarmd.groups" in annotations:
+        groups = [*json.loads(annotations.get("swarmd.groups", "[]")), *map(str, user.get("additionalGids", []))]
+        return find_identity(annotations.get("swarmd.user", ""), groups)
+    uid, gid = user["uid"], user["gid"]
+    entry = next((e for e in _entries("/etc/passwd", 7) if e[2] == str(uid)), None)
+    return Identity(uid, gid, sorted({gid, *user.get("additionalGids", [])}), entry[5] if entry else "/")
+
+
 def find_identity(user: str, additional: list[str]) -> Identity:
     """Look up "[user|uid][:group|gid]" in the container's own files; a number needs no entry there.
 
@@ -125,8 +136,11 @@ def become(process: dict[str, Any], identity: Identity, seccomp: bytes) -> None:
 
     Without no_new_privs a filter needs CAP_SYS_ADMIN, so it goes in before the capabilities go; with it, as the last.
     """
-    bounding = capability_mask(process["capabilities"]["bounding"])
-    effective = capability_mask(process["capabilities"]["effective"])
+    sets = process.get("capabilities") or {}
+    bounding, effective, permitted, inheritable, ambient = (
+        capability_mask(sets.get(name) or [])
+        for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
+    )
     held = 0
     for number in range(len(CAPABILITIES)):
         if not syscalls.has_capability(number):
@@ -134,16 +148,19 @@ def become(process: dict[str, Any], identity: Identity, seccomp: bytes) -> None:
         held |= 1 << number
         if not bounding >> number & 1:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
-    effective &= held
     syscalls.clear_ambient()
     no_new_privileges = process.get("noNewPrivileges", False)
     if seccomp and not no_new_privileges:
         syscalls.install_seccomp(seccomp)
+    if ambient and identity.uid:
+        syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
-    if identity.uid == 0:
-        syscalls.capset(effective, effective, 0)
+    if identity.uid == 0 or ambient:
+        syscalls.capset(effective & held, permitted & held, inheritable & held)
+        for number in (n for n in range(len(CAPABILITIES)) if (ambient & held & inheritable) >> n & 1):
+            syscalls.raise_ambient(number)
     if no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if seccomp:
@@ -151,13 +168,28 @@ def become(process: dict[str, Any], identity: Identity, seccomp: bytes) -> None:
 
 
 def set_limits(process: dict[str, Any]) -> None:
+    """Set what is asked, as far as this process may: without CAP_SYS_RESOURCE a hard limit can't be raised.
+
+    What that makes of a limit, `runtime/ulimits.py` tells the user beforehand.
+    """
     for limit in process.get("rlimits", []):
-        name, soft, hard = limit["type"], limit["soft"], limit["hard"]
+        name, soft, hard = limit["type"], _limit(limit["soft"]), _limit(limit["hard"])
+        number = getattr(resource, name)
         try:
-            resource.setrlimit(getattr(resource, name), (_limit(soft), _limit(hard)))
-        except (OSError, ValueError) as error:
-            reason = "this host's swarmd may not raise it that far (it lacks CAP_SYS_RESOURCE)"
-            raise StepError(f"ulimits: {name.removeprefix('RLIMIT_').lower()} {soft}:{hard}: {reason}") from error
+            resource.setrlimit(number, (soft, hard))
+        except (OSError, ValueError):
+            most = resource.getrlimit(number)[1]
+            try:
+                resource.setrlimit(number, (_lower(soft, most), _lower(hard, most)))
+            except (OSError, ValueError) as error:
+                said = f"ulimits: {name.removeprefix('RLIMIT_').lower()} {limit['soft']}:{limit['hard']}"
+                raise StepError(f"{said}: {error}") from None
+
+
+def _lower(a: int, b: int) -> int:
+    if resource.RLIM_INFINITY in (a, b):
+        return a if b == resource.RLIM_INFINITY else b
+    return min(a, b)
 
 
 def _limit(value: int) -> int:

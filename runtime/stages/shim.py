@@ -17,7 +17,7 @@ import socket
 import time
 from typing import Any, NoReturn
 
-from swarmd.runtime.stages import files, init, syscalls
+from swarmd.runtime.stages import files, init, namespaces, syscalls
 from swarmd.runtime.stages.jsonlog import Log
 
 _CHUNK = 65536
@@ -64,7 +64,7 @@ class _Shim:
             return
         self._open_streams()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        syscalls.unshare(syscalls.CLONE_NEWPID)
+        namespaces.before_fork(self._config["linux"])
         pid = os.fork()
         if not pid:
             ours.close()

@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 
-from swarmd.runtime.stages import execute, shim, syscalls
+from swarmd.runtime.stages import execute, shim, syscalls, userns
 
 MOST_FDS = 4
 LARGEST_REQUEST = 128 * 1024
@@ -61,5 +61,7 @@ def _fork(requests: socket.socket, data: bytes, fds: list[int]) -> None:
     request = json.loads(data)
     if request["op"] == "start":
         shim.run(request["directory"], *fds)
+    elif request["op"] == "userns":
+        userns.run(request, *fds)
     else:
         execute.run(request, *fds)

@@ -10,15 +10,16 @@ import os
 import struct
 from typing import Any
 
+CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
 MS_REC = 0x4000
-MS_SLAVE = 0x80000
 MNT_DETACH = 2
 
 ATTR_RDONLY = 0x1
@@ -28,16 +29,23 @@ ATTR_NOEXEC = 0x8
 ATTR_NOATIME = 0x10
 ATTR_STRICTATIME = 0x20
 
-PROPAGATION = {"private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20}
+_ATTR_IDMAP = 0x00100000
+
+PROPAGATION = {"unbindable": 1 << 17, "private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20}
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
 PR_SET_SECCOMP = 22
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
+PR_SET_SECUREBITS = 28
+PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
+SECBIT_NO_SETUID_FIXUP = 4
+_PR_CAP_AMBIENT_RAISE = 2
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
 
@@ -55,6 +63,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _mount, _umount2, _pivot_root = _libc.mount, _libc.umount2, _libc.pivot_root
 _unshare, _setns, _prctl, _capset = _libc.unshare, _libc.setns, _libc.prctl, _libc.capset
+_setfsuid, _setfsgid = _libc.setfsuid, _libc.setfsgid
 _prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
 _mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 
@@ -113,8 +122,20 @@ def set_title(title: str) -> None:
         ctypes.memmove(start, title.encode(), min(len(title.encode()), end - start - 1))
 
 
+def set_file_ids(uid: int, gid: int) -> None:
+    """Make and reach files as these; capabilities(7) says what that takes away."""
+    for function, wanted in ((_setfsgid, gid), (_setfsuid, uid)):
+        function(wanted)
+        if function(-1) != wanted:  # it answers with the one before, and never with an error
+            raise OSError(0, "the id could not be taken", f"id {wanted}")
+
+
 def clear_ambient() -> None:
     prctl(PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+
+
+def raise_ambient(number: int) -> None:
+    prctl(PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
 
 
 def has_capability(number: int) -> bool:
@@ -158,10 +179,35 @@ def open_tree(source: str, recursive: bool) -> int:
     return _syscall(source, _OPEN_TREE, _AT_FDCWD, source.encode(), flags)
 
 
+def open_tree_at(place: int, recursive: bool, path: str) -> int:
+    """The same for the mount at a place that is open already."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    return _syscall(path, _OPEN_TREE, place, b"", flags)
+
+
+def map_ids(fd: int, user: int, recursive: bool, path: str) -> None:
+    """Let the files of a detached mount belong, inside, to whom the user namespace's map says."""
+    attr = struct.pack("=QQQQ", _ATTR_IDMAP, 0, 0, user)
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    try:
+        _syscall(path, _MOUNT_SETATTR, fd, b"", flags, attr, len(attr))
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"its file system can't give it the container's own ids ({error.strerror}): use the host's",
+            path,
+        ) from None
+
+
 def set_mount_attributes(fd: int, attributes: int, propagation: int, recursive: bool, path: str) -> None:
     attr = struct.pack("=QQQQ", attributes, 0, propagation, 0)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     _syscall(path, _MOUNT_SETATTR, fd, b"", flags, attr, len(attr))
+
+
+def clear_mount_attributes(fd: int, attributes: int, path: str) -> None:
+    attr = struct.pack("=QQQQ", 0, attributes, 0, 0)
+    _syscall(path, _MOUNT_SETATTR, fd, b"", _AT_EMPTY_PATH, attr, len(attr))
 
 
 def move_mount(mount_fd: int, target_fd: int, path: str) -> None:

@@ -37,7 +37,7 @@ class FakeSandbox:
 class FakeNetworks:
     """A network namespace with nothing in it, whatever network was asked for."""
 
-    async def attach(self, container_id: str, name: str, config: ContainerConfig) -> FakeSandbox:
+    async def attach(self, container_id: str, name: str, config: ContainerConfig, netns: str = "") -> FakeSandbox:
         if config.network_mode == "host":
             return FakeSandbox("")
         _ip("add", _netns(container_id))

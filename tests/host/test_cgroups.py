@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from swarmd.runtime.cgroups import Cgroup, Hierarchy, detect
+from swarmd.runtime.devices import DEFAULT_RULES
 from swarmd.runtime.errors import Conflict, NotFound
 from swarmd.runtime.model import Limits
 
@@ -117,8 +118,8 @@ def test_a_disk_can_only_be_opened_when_all_devices_are_allowed(hierarchy: Hiera
         pytest.skip("no devices controller is mounted (cgroup v1 only)")
     node = tmp_path / "kmsg"
     os.mknod(node, 0o600 | 0o020000, os.makedev(1, 11))
-    for id, all_devices, wanted in (("plain", False, 1), ("privileged", True, 0)):
-        cgroup = hierarchy.create(id, Limits(), all_devices=all_devices)
+    for id, rules, wanted in (("plain", DEFAULT_RULES, 1), ("privileged", None, 0)):
+        cgroup = hierarchy.create(id, Limits(), rules)
         program = f"open('/dev/null')\ntry: open({str(node)!r})\nexcept PermissionError: raise SystemExit(1)"
         assert run_in(cgroup, program).wait(timeout=10) == wanted
 

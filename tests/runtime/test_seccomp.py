@@ -43,6 +43,10 @@ def run(program: bytes, nr: int, *args: int, arch: int = AMD64) -> int:
             counter += yes if holds else no
 
 
+def text(profile: dict[str, Any] | str) -> str:
+    return profile if isinstance(profile, str) else json.dumps(profile)
+
+
 def default(*caps: str, arch: str = "amd64", kernel: str = KERNEL) -> bytes:
     return compile_profile(default_profile(), set(caps), arch, kernel)
 
@@ -95,7 +99,7 @@ def test_a_rule_may_ask_for_a_kernel() -> None:
 
 def test_every_call_comes_out_as_the_profile_says() -> None:
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule(["read"], action="SCMP_ACT_LOG")]}
-    program = compile_profile(profile, set(), "amd64", KERNEL)
+    program = compile_profile(text(profile), set(), "amd64", KERNEL)
     assert [nr for nr in range(450) if run(program, nr) != ALLOW] == [READ]
 
 
@@ -126,7 +130,7 @@ def test_comparisons_are_of_64_bits(op: str, argument: int, value: int, value_tw
     args = [{"index": index, "value": value, "valueTwo": value_two, "op": op}]
     profile = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule(["read"], args=args)]}
     words = [argument if place == index else 7 for place in range(6)]
-    allowed = run(compile_profile(profile, set(), "amd64", KERNEL), READ, *words) == ALLOW
+    allowed = run(compile_profile(text(profile), set(), "amd64", KERNEL), READ, *words) == ALLOW
     assert allowed == HOLDS[op](argument, value, value_two)
 
 
@@ -135,7 +139,7 @@ def test_conditions_of_a_rule_must_all_hold_and_those_on_one_argument_any() -> N
     either = [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}, {"index": 0, "value": 2, "op": "SCMP_CMP_EQ"}]
     for args, wanted in ((both, {(1, 2)}), (either, {(1, 0), (1, 2), (2, 0), (2, 2)})):
         profile = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule(["read"], args=args)]}
-        program = compile_profile(profile, set(), "amd64", KERNEL)
+        program = compile_profile(text(profile), set(), "amd64", KERNEL)
         allowed = {(a, b) for a in range(3) for b in (0, 2) if run(program, READ, a, b) == ALLOW}
         assert allowed == wanted
 
@@ -159,7 +163,7 @@ def test_conditions_of_a_rule_must_all_hold_and_those_on_one_argument_any() -> N
 )
 def test_what_a_profile_has_wrong_is_named(profile: dict[str, Any] | str, why: str) -> None:
     with pytest.raises(Invalid, match=why):
-        compile_profile(profile, set(), "amd64", KERNEL)
+        compile_profile(text(profile), set(), "amd64", KERNEL)
 
 
 def test_an_unknown_architecture_is_named() -> None:
@@ -188,7 +192,7 @@ def errno_of(nr: int, *args: int) -> int:
 @pytest.mark.skipif(native_arch() != "amd64", reason="numbers are those of amd64")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_the_kernel_runs_it_as_the_machine_here_does() -> None:
-    program = compile_profile(json.dumps(default_profile()), set())
+    program = compile_profile(default_profile(), set())
     assert in_child(program, lambda: errno_of(KEYCTL)) == errno.EPERM
     assert in_child(program, lambda: errno_of(CLONE3, 0, 0)) == errno.ENOSYS
     assert in_child(program, lambda: errno_of(PERSONALITY, 1)) == errno.EPERM

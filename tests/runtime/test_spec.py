@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from swarmd.runtime import spec
+from swarmd.runtime import checks, effective, etc_files, spec
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.model import (
@@ -44,7 +44,8 @@ def config(**changes: Any) -> ContainerConfig:
 
 
 def built(**changes: Any) -> dict[str, Any]:
-    return spec.build("f" * 64, Path("/c"), config(**changes), IMAGE, ASandbox(), ["/cg/cgroup.procs"], True)
+    given = spec.Given(sandbox=ASandbox(), procs=["/cg/cgroup.procs"])
+    return spec.build("f" * 64, Path("/c"), config(**changes), IMAGE, given)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def built(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_arguments(changes: dict[str, Any], expected: tuple[str, ...]) -> None:
-    assert spec.arguments(config(**changes), IMAGE) == expected
+    assert effective.arguments(config(**changes), IMAGE) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_arguments(changes: dict[str, Any], expected: tuple[str, ...]) -> None:
 )
 def test_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(Invalid, match=message):
-        spec.check(config(**changes), IMAGE)
+        checks.check(config(**changes), IMAGE)
 
 
 def test_environment_of_the_container_wins() -> None:
@@ -88,10 +89,10 @@ def test_environment_of_the_container_wins() -> None:
 
 
 def test_capabilities() -> None:
-    assert "CAP_SYS_ADMIN" not in spec.capabilities(config())
-    assert spec.capabilities(config(security=Security(cap_drop=("ALL",), cap_add=("net_raw",)))) == {"CAP_NET_RAW"}
-    assert "CAP_CHOWN" not in spec.capabilities(config(security=Security(cap_drop=("CHOWN",))))
-    assert "CAP_BPF" in spec.capabilities(config(security=Security(privileged=True)))
+    assert "CAP_SYS_ADMIN" not in effective.capabilities(config())
+    assert effective.capabilities(config(security=Security(cap_drop=("ALL",), cap_add=("net_raw",)))) == {"CAP_NET_RAW"}
+    assert "CAP_CHOWN" not in effective.capabilities(config(security=Security(cap_drop=("CHOWN",))))
+    assert "CAP_BPF" in effective.capabilities(config(security=Security(privileged=True)))
 
 
 def test_mounts_of_parents_come_first() -> None:
@@ -107,17 +108,17 @@ def test_layers_are_given_topmost_first() -> None:
 
 def test_health_of_the_image_is_inherited_refined_or_turned_off() -> None:
     image = AnImage(ImageConfig(cmd=("x",), health=Health(test=("CMD", "probe"), retries=7)))
-    assert spec.health(config(), image) == image.config.health
-    refined = spec.health(config(health=Health(retries=1)), image)
+    assert effective.health(config(), image) == image.config.health
+    refined = effective.health(config(health=Health(retries=1)), image)
     assert refined is not None and (refined.test, refined.retries) == (("CMD", "probe"), 1)
-    assert spec.health(config(health=Health(test=("NONE",))), image) is None
-    assert spec.health(config(), IMAGE) is None
+    assert effective.health(config(health=Health(test=("NONE",))), image) is None
+    assert effective.health(config(), IMAGE) is None
 
 
 def test_hosts_and_resolvers() -> None:
     sandbox = ASandbox(hosts=(("10.0.0.9", ("db", "d")),))
-    hosts = spec.hosts_file(config(extra_hosts=("six:fd00::1",)), sandbox)
+    hosts = etc_files.hosts(config(extra_hosts=("six:fd00::1",)), sandbox)
     assert {"10.0.0.9\tdb d", "fd00::1\tsix"} <= set(hosts.splitlines())
-    assert spec.resolv_conf(config(), sandbox) == "nameserver 10.0.0.1\n"
+    assert etc_files.resolv_conf(config(), sandbox) == "nameserver 10.0.0.1\n"
     dns = Dns(nameservers=("1.2.3.4",), search=("a", "b"), options=("ndots:0",))
-    assert spec.resolv_conf(config(dns=dns), sandbox) == "nameserver 1.2.3.4\nsearch a b\noptions ndots:0\n"
+    assert etc_files.resolv_conf(config(dns=dns), sandbox) == "nameserver 1.2.3.4\nsearch a b\noptions ndots:0\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from swarmd.runtime.cgroups import detect, v1, v2
+from swarmd.runtime.devices import DEFAULT_RULES
 from swarmd.runtime.errors import Conflict, NotFound, Unsupported
 from swarmd.runtime.model import Limits
 
@@ -45,7 +46,7 @@ def contents(directory: Path) -> dict[str, str]:
 
 def test_v1_spreads_the_limits_over_its_controllers(kernel: Path) -> None:
     hierarchy = v1.Hierarchy({name: kernel / name for name in V1_FILES}, "host1/swarmd")
-    cgroup = hierarchy.create("abc", LIMITS)
+    cgroup = hierarchy.create("abc", LIMITS, DEFAULT_RULES)
     held = {name: contents(kernel / name / "host1/swarmd/abc") for name in V1_FILES}
     assert held["cpu"] == {"cpu.shares": "512", "cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "150000"}
     assert held["memory"] == {

@@ -1,0 +1,112 @@
+"""Devices by name, `vendor.com/class=name`: the Container Device Interface, specification 0.8.
+
+The host's specs say what a device needs: nodes, mounts, variables, groups and hooks.  They are read at each start, as
+drivers write them anew; of two that name the same device, the one in the later directory counts.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from swarmd.runtime.errors import Invalid
+
+DIRECTORIES = (Path("/etc/cdi"), Path("/var/run/cdi"))
+_GPUS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/gpu")
+_HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+Edits = Mapping[str, Any]
+
+
+def edits(names: Sequence[str], directories: Sequence[Path] = DIRECTORIES) -> list[Edits]:
+    """The containerEdits of these devices, each spec's own before its first device. Raises Invalid by name."""
+    known: dict[str, tuple[Edits, Edits]] = {}
+    for kind, spec in _specs(directories):
+        for device in spec.get("devices") or ():
+            known[f"{kind}={device['name']}"] = (spec.get("containerEdits") or {}, device.get("containerEdits") or {})
+    found: list[Edits] = []
+    for name in names:
+        if name not in known:
+            where = " or ".join(map(str, directories))
+            raise Invalid(f"device {name}: no CDI spec in {where} names it{_hint(name, known)}")
+        found += [edit for edit in known[name] if edit not in found]
+    return found
+
+
+def gpus(count: int, directories: Sequence[Path] = DIRECTORIES) -> list[str]:
+    """Names for so many GPUs, -1 for all, of the first vendor that this host has."""
+    kinds = dict(_specs(directories))
+    for kind in _GPUS:
+        if kind not in kinds:
+            continue
+        names = [str(device["name"]) for device in kinds[kind].get("devices") or ()]
+        if count < 0:
+            return [f"{kind}=all"] if "all" in names else [f"{kind}={name}" for name in names]
+        single = [name for name in names if name.isdigit()]
+        if count > len(single):
+            raise Invalid(f"{count} GPUs asked for, but this host's CDI specs name {len(single)}")
+        return [f"{kind}={name}" for name in single[:count]]
+    where = " or ".join(map(str, directories))
+    raise Invalid(f"GPUs asked for, but no CDI spec for any is in {where}: install the vendor's container toolkit")
+
+
+def apply(document: dict[str, Any], found: Sequence[Edits]) -> None:
+    """Change an OCI config as the edits say."""
+    process, linux = document["process"], document["linux"]
+    for edit in found:
+        process["env"] += edit.get("env") or []
+        process["user"].setdefault("additionalGids", []).extend(edit.get("additionalGids") or [])
+        for node in edit.get("deviceNodes") or ():
+            device = _device(node)
+            linux["devices"].append(device)
+            rule = {"allow": True, "type": device["type"], "major": device["major"], "minor": device["minor"]}
+            linux["resources"].setdefault("devices", []).append(rule | {"access": node.get("permissions") or "rwm"})
+        for mount in edit.get("mounts") or ():
+            made = {"destination": mount["containerPath"], "source": mount["hostPath"]}
+            document["mounts"].append(made | {"type": "bind", "options": mount.get("options") or ["rbind", "ro"]})
+        for hook in edit.get("hooks") or ():
+            if hook["hookName"] not in _HOOKS:
+                raise Invalid(f"CDI hook {hook['path']} is for {hook['hookName']}, which no runtime has")
+            made = {key: hook[key] for key in ("path", "args", "env", "timeout") if hook.get(key)}
+            document.setdefault("hooks", {}).setdefault(hook["hookName"], []).append(made)
+
+
+def _device(node: Mapping[str, Any]) -> dict[str, Any]:
+    source = node.get("hostPath") or node["path"]
+    made = {"path": node["path"], **{key: node[key] for key in ("fileMode", "uid", "gid") if key in node}}
+    if node.get("type") and "major" in node:
+        return made | {"type": node["type"], "major": node["major"], "minor": node.get("minor", 0)}
+    try:
+        found = Path(source).stat()
+    except OSError as error:
+        raise Invalid(f"CDI device node {source}: {error.strerror}") from None
+    kind = "b" if stat.S_ISBLK(found.st_mode) else "c"
+    return made | {"type": kind, "major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev)}
+
+
+def _specs(directories: Sequence[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for directory in directories:
+        for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+            if path.suffix in (".json", ".yaml", ".yml"):
+                spec = _read(path)
+                yield str(spec["kind"]), spec
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    import yaml  # late: few hosts have such specs, and all daemons would carry it
+
+    try:
+        spec = msgspec.json.decode(path.read_bytes()) if path.suffix == ".json" else yaml.safe_load(path.read_bytes())
+    except (msgspec.DecodeError, yaml.YAMLError, OSError) as error:
+        raise Invalid(f"CDI spec {path} can't be read: {error}") from None
+    if not isinstance(spec, dict) or "kind" not in spec or "cdiVersion" not in spec:
+        raise Invalid(f"CDI spec {path} has no kind or no cdiVersion")
+    return spec
+
+
+def _hint(name: str, known: Mapping[str, object]) -> str:
+    near = sorted(other for other in known if other.partition("=")[0] == name.partition("=")[0])
+    return f"; there are {', '.join(near)}" if near else ""

@@ -1,0 +1,144 @@
+"""What is refused when a container is created rather than when it is started, and what is done otherwise than asked."""
+
+import os
+import re
+import resource
+from pathlib import Path
+
+from swarmd.runtime import cdi, devices, userns
+from swarmd.runtime.effective import arguments, capabilities, capability_names, stop_signal
+from swarmd.runtime.errors import Invalid
+from swarmd.runtime.model import BindMount, ContainerConfig, Mount, Namespaces, TmpfsMount, Ulimit
+from swarmd.runtime.ports import Image
+from swarmd.runtime.stages import mounts, syscalls
+from swarmd.runtime.stages.privileges import CAPABILITIES
+
+# Only what belongs to a namespace of the container's own.
+_NET_SYSCTLS = re.compile(r"net\.[\w./-]+")
+_IPC_SYSCTLS = re.compile(r"kernel\.(sem|msg\w+|shm\w+)|fs\.mqueue\.\w+")
+_UTS_SYSCTLS = re.compile(r"kernel\.domainname")
+_RESTART = re.compile(r"no|always|unless-stopped|on-failure(:\d+)?")
+_SHARED = re.compile(r"container:.+")
+_MODES = {
+    "pid": ("private", "host"),
+    "ipc": ("none", "private", "shareable", "host"),
+    "uts": ("private", "host"),
+    "cgroup": ("private", "host"),
+}
+_PROBES = ("CMD", "CMD-SHELL", "NONE", "HTTP", "TCP", "GRPC")
+_SYS_RESOURCE = CAPABILITIES.index("CAP_SYS_RESOURCE")
+_APPARMOR = Path("/sys/kernel/security/apparmor/profiles")
+_LEAST_MEMORY = 6 << 20
+
+
+def check(config: ContainerConfig, image: Image) -> None:
+    """Raise Invalid for what can never start."""
+    arguments(config, image)
+    stop_signal(config, image)
+    capabilities(config)
+    for name in capability_names(config.security.cap_add) - {"CAP_ALL"}:
+        if not syscalls.has_capability(CAPABILITIES.index(name)):
+            raise Invalid(f"capability {name} can't be added: this host's swarmd lacks it itself")
+    _check_namespaces(config)
+    for name in config.sysctls:
+        _check_sysctl(name, config)
+    for limit in config.ulimits:
+        _check_ulimit(limit)
+    for mount in config.mounts:
+        _check_mount(mount)
+    _check_limits(config)
+    devices.rules(config)
+    cdi.edits(config.cdi_devices)
+    if not _RESTART.fullmatch(config.restart):
+        raise Invalid(f"restart policy {config.restart} is none of no, on-failure[:n], always, unless-stopped")
+    if config.auto_remove and config.restart != "no":
+        raise Invalid(f"restart policy {config.restart} and removal at exit contradict one another: choose one")
+    if config.health and config.health.test and config.health.test[0] not in _PROBES:
+        raise Invalid(f"health check {config.health.test[0]} is none of {', '.join(_PROBES)}")
+    if config.security.apparmor not in ("", "unconfined") and not _APPARMOR.exists():
+        raise Invalid(f"AppArmor profile {config.security.apparmor}: this host's kernel runs without AppArmor")
+
+
+def _check_namespaces(config: ContainerConfig) -> None:
+    wanted: Namespaces = config.namespaces
+    for kind, modes in _MODES.items():
+        mode = getattr(wanted, kind)
+        if mode not in modes and not (kind in ("pid", "ipc") and _SHARED.fullmatch(mode)):
+            also = " or container:NAME" if kind in ("pid", "ipc") else ""
+            raise Invalid(f"{kind} namespace mode {mode!r} is none of {', '.join(modes)}{also}")
+    if userns.wanted_size(wanted.user) and config.security.privileged:
+        raise Invalid("a privileged container can't have ids of its own: use --userns=host, or name its capabilities")
+    if wanted.uts == "host" and (config.hostname or config.domainname):
+        raise Invalid("a hostname can't be set for a container in the host's UTS namespace")
+    if config.network_mode.startswith("container:"):
+        for what, given in (("ports", config.ports), ("networks", config.networks), ("hostname", config.hostname)):
+            if given:
+                raise Invalid(f"{what} can't be given to a container in the network of another: give them to that one")
+
+
+def _check_sysctl(name: str, config: ContainerConfig) -> None:
+    own = {
+        _NET_SYSCTLS: config.network_mode != "host",
+        _IPC_SYSCTLS: config.namespaces.ipc != "host",
+        _UTS_SYSCTLS: config.namespaces.uts != "host",
+    }
+    if not any(pattern.fullmatch(name) and apart for pattern, apart in own.items()):
+        raise Invalid(f"sysctl {name} does not belong to the container's own namespaces")
+
+
+def _check_ulimit(limit: Ulimit) -> None:
+    if not hasattr(resource, f"RLIMIT_{limit.name.upper()}"):
+        raise Invalid(f"ulimit {limit.name} is not known")
+    if 0 <= limit.hard < limit.soft:
+        raise Invalid(f"ulimit {limit.name}: soft limit {limit.soft} is above the hard limit {limit.hard}")
+
+
+def _check_mount(mount: Mount) -> None:
+    if not mount.target.startswith("/") or os.path.normpath(mount.target) == "/":
+        raise Invalid(f"mount target {mount.target!r} must be an absolute path other than /")
+    if isinstance(mount, BindMount):
+        if not mount.source.startswith("/"):
+            raise Invalid(f"mount source {mount.source!r} must be an absolute path")
+        if mount.propagation.removeprefix("r") not in syscalls.PROPAGATION:
+            raise Invalid(f"mount {mount.target}: propagation {mount.propagation!r} is not known")
+    if isinstance(mount, TmpfsMount):
+        for option in mount.options:
+            if not mounts.is_tmpfs_option(option):
+                raise Invalid(f"tmpfs {mount.target}: option {option!r} is not known")
+
+
+def _check_limits(config: ContainerConfig) -> None:
+    limits = config.limits
+    if 0 < limits.memory < _LEAST_MEMORY:
+        raise Invalid(f"memory limit {limits.memory} is too small: a container needs 6 MiB at least")
+    if limits.memory_swap > 0 and not limits.memory:
+        raise Invalid("a limit of memory and swap together needs one of memory too")
+    if 0 < limits.memory_swap < limits.memory:
+        raise Invalid("the limit of memory and swap together is below that of memory alone")
+    if limits.memory_reservation > limits.memory > 0:
+        raise Invalid("the memory reservation is above the memory limit")
+    if limits.swappiness is not None and not 0 <= limits.swappiness <= 100:
+        raise Invalid(f"swappiness {limits.swappiness} is not from 0 to 100")
+    if limits.nano_cpus and (limits.cpu_quota or limits.cpu_period):
+        raise Invalid("give a number of CPUs, or a CPU quota and its period, not both")
+    if limits.nano_cpus > (os.cpu_count() or 1) * 10**9:
+        raise Invalid(f"{limits.nano_cpus / 1e9:g} CPUs asked for, but this host has {os.cpu_count()}")
+    if limits.blkio_weight and not 10 <= limits.blkio_weight <= 1000:
+        raise Invalid(f"block weight {limits.blkio_weight} is not from 10 to 1000")
+
+
+def warnings(config: ContainerConfig) -> list[str]:
+    """One sentence for each thing that will be otherwise than asked."""
+    found = []
+    for limit in config.ulimits:
+        name = f"RLIMIT_{limit.name.upper()}"
+        most = resource.getrlimit(getattr(resource, name))[1]
+        wanted = resource.RLIM_INFINITY if limit.hard < 0 else limit.hard
+        above = most != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or wanted > most)
+        if above and not syscalls.has_capability(_SYS_RESOURCE):
+            found.append(f"ulimit {limit.name} will be {most}, not {limit.hard}: swarmd itself lacks CAP_SYS_RESOURCE")
+    if config.limits.oom_kill_disable and not config.limits.memory:
+        found.append("the OOM killer is off, and no memory limit is set: a leak can stop the whole host")
+    if config.network_mode == "host" and config.ports:
+        found.append("published ports are of no effect on the host's network")
+    return found

@@ -1,0 +1,81 @@
+"""What a container's configuration comes to with its image: what is run, as what, and how it is asked to end."""
+
+import signal
+import socket
+
+import msgspec
+
+from swarmd.runtime.errors import Invalid
+from swarmd.runtime.model import ContainerConfig, Health
+from swarmd.runtime.ports import Image
+from swarmd.runtime.stages.privileges import CAPABILITIES, DEFAULT_PATH
+
+DEFAULT_CAPABILITIES = frozenset(
+    f"CAP_{name}"
+    for name in (
+        *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID"),
+        *("SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"),
+    )
+)
+
+
+def arguments(config: ContainerConfig, image: Image) -> tuple[str, ...]:
+    """Return what is run: a given entrypoint drops the image's command too, as in Docker."""
+    if config.entrypoint is not None:
+        found = config.entrypoint + (config.command or ())
+    else:
+        found = image.config.entrypoint + (image.config.cmd if config.command is None else config.command)
+    if not found:
+        raise Invalid(f"image {config.image} names no command, and none was given")
+    return found
+
+
+def environment(id: str, config: ContainerConfig, image: Image) -> list[str]:
+    given = [*image.config.env, f"HOSTNAME={hostname(id, config)}", *config.env]
+    env = {"PATH": DEFAULT_PATH} | ({"TERM": "xterm"} if config.tty else {})
+    for entry in given:
+        key, equals, value = entry.partition("=")
+        if equals:
+            env[key] = value
+        else:
+            env.pop(key, None)  # "NAME" alone takes the image's away, as in Docker
+    return [f"{key}={value}" for key, value in env.items()]
+
+
+def hostname(id: str, config: ContainerConfig) -> str:
+    if config.namespaces.uts == "host":
+        return socket.gethostname()
+    return config.hostname or id[:12]
+
+
+def stop_signal(config: ContainerConfig, image: Image) -> int:
+    name = config.stop_signal or image.config.stop_signal or "SIGTERM"
+    if name.isdigit() and int(name) in signal.valid_signals():
+        return int(name)
+    try:
+        return int(signal.Signals[name if name.startswith("SIG") else f"SIG{name}"])
+    except KeyError:
+        raise Invalid(f"stop signal {name} is not known") from None
+
+
+def health(config: ContainerConfig, image: Image) -> Health | None:
+    """The probe to run: the container's own, with the image's test when it names none; None for NONE."""
+    found = config.health or image.config.health
+    if found and not found.test and image.config.health:
+        found = msgspec.structs.replace(found, test=image.config.health.test)
+    return found if found and found.test and found.test[0] != "NONE" else None
+
+
+def capabilities(config: ContainerConfig) -> frozenset[str]:
+    if config.security.privileged:
+        return frozenset(CAPABILITIES)
+    added, dropped = capability_names(config.security.cap_add), capability_names(config.security.cap_drop)
+    base = frozenset[str]() if "CAP_ALL" in dropped else DEFAULT_CAPABILITIES - dropped
+    return frozenset(CAPABILITIES) - dropped if "CAP_ALL" in added else base | added
+
+
+def capability_names(given: tuple[str, ...]) -> frozenset[str]:
+    names = frozenset(name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}" for name in given)
+    if unknown := names - frozenset(CAPABILITIES) - {"CAP_ALL"}:
+        raise Invalid(f"capability {min(unknown)} is not known")
+    return names
