@@ -19,6 +19,7 @@ _TABLE = Table(
         "Ports": "PORTS",
     }
 )
+_GIVEN_UP = "not restarted: "  # a manager's message says so: the restart policy leaves the slot as it is
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("-f", "--filter", action="append", default=[], metavar="KEY=VALUE", help="name, id, node, label, desired-state")
     add("--format", metavar="TEMPLATE", help="table, json, or a template such as '{{.Name}} {{.CurrentState}}'")
     add("--no-resolve", action="store_true", help="ids instead of names")
-    add("--no-trunc", action="store_true", help="ids and errors in full")
+    add("--no-trunc", action="store_true", help="ids in full")
     add("-q", "--quiet", action="store_true", help="ids only")
 
 
@@ -48,7 +49,7 @@ def show(client: Client, tasks: Iterable[dict[str, Any]], args: argparse.Namespa
 
 def _row(task: dict[str, Any], name: str, nodes: dict[str, str], in_full: bool) -> dict[str, Any]:
     status = task["Status"]
-    error = status.get("Err", "")  # never shortened: it is why one looks
+    error = _error(status)
     return {
         "ID": task["ID"] if in_full else task["ID"][:12],
         "Name": name,
@@ -59,6 +60,12 @@ def _row(task: dict[str, Any], name: str, nodes: dict[str, str], in_full: bool) 
         "Error": f'"{error}"' if error else "",
         "Ports": ports((status.get("PortStatus") or {}).get("Ports") or []),
     }
+
+
+def _error(status: dict[str, Any]) -> str:
+    """Why it ended, and why that was its slot's last try; never shortened: it is why one looks."""
+    message = status.get("Message", "")
+    return "; ".join(filter(None, (status.get("Err", ""), message if message.startswith(_GIVEN_UP) else "")))
 
 
 def ports(published: Iterable[dict[str, Any]]) -> str:
