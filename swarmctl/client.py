@@ -7,12 +7,16 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 API_VERSION = "v1.44"
+CONFLICT = 409
+ATTEMPTS = 5  # at a change that others come between
+PAUSE = 0.05  # s, before the second one; twice as long each time
 DEFAULT_HOST = "unix:///run/swarmd/swarmd.sock"
 
 
@@ -47,6 +51,25 @@ class Client:
 
     def post(self, path: str, body: object = None, **query: object) -> Any:
         return self._json("POST", path, query, body)
+
+    def revise(self, kind: str, name: str, edit: Callable[[Any], Any], **query: object) -> tuple[Any, Any]:
+        """Give an object the spec that `edit` makes of it; return the object as it was, and the answer.
+
+        Managers write to objects too: if one did since it was read, it is read and edited again.
+        """
+        for attempt in range(ATTEMPTS - 1):
+            try:
+                return self._revise(kind, name, edit, query)
+            except Refusal as refusal:
+                if refusal.status != CONFLICT:
+                    raise
+            time.sleep(PAUSE * 2**attempt)
+        return self._revise(kind, name, edit, query)
+
+    def _revise(self, kind: str, name: str, edit: Callable[[Any], Any], query: Mapping[str, object]) -> tuple[Any, Any]:
+        current = self.get(f"/{kind}/{segment(name)}")
+        spec, version = edit(current), current["Version"]["Index"]
+        return current, self.post(f"/{kind}/{current['ID']}/update", spec, version=version, **query)
 
     def delete(self, path: str, **query: object) -> Any:
         return self._json("DELETE", path, query)

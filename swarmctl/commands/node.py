@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
 from swarmd.swarmctl import output, tasks, values
@@ -96,28 +97,24 @@ def inspect(client: Client, args: argparse.Namespace) -> None:
 
 
 def update(client: Client, args: argparse.Namespace) -> None:
-    node = client.get(f"/nodes/{segment(args.node)}")
+    client.revise("nodes", args.node, partial(_updated, args))
+    print(args.node)
+
+
+def _updated(args: argparse.Namespace, node: Any) -> Any:
     spec = node["Spec"]
     spec |= {key: value for key, value in (("Availability", args.availability), ("Role", args.role)) if value}
     labels = {key: value for key, value in spec.get("Labels", {}).items() if key not in args.label_rm}
-    spec["Labels"] = labels | dict(args.label_add)
-    _write(client, node)
-    print(args.node)
+    return spec | {"Labels": labels | dict(args.label_add)}
 
 
 def change_role(client: Client, args: argparse.Namespace) -> None:
     for name in args.nodes:
-        node = client.get(f"/nodes/{segment(name)}")
-        if node["Spec"]["Role"] == args.role:
+        if client.get(f"/nodes/{segment(name)}")["Spec"]["Role"] == args.role:
             print(f"node {name} is already a {args.role}")
             continue
-        node["Spec"]["Role"] = args.role
-        _write(client, node)
+        client.revise("nodes", name, lambda node: node["Spec"] | {"Role": args.role})
         print(f"node {name} {args.done}")
-
-
-def _write(client: Client, node: Any) -> None:
-    client.post(f"/nodes/{node['ID']}/update", node["Spec"], version=node["Version"]["Index"])
 
 
 def remove(client: Client, args: argparse.Namespace) -> int:

@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from swarmd.swarmctl import output, progress, service_spec, tasks, values
@@ -113,32 +115,43 @@ def _random_name() -> str:
 def update(client: Client, args: argparse.Namespace) -> int:
     if args.rollback:
         return rollback(client, args)
-    service = client.get(f"/services/{segment(args.service)}")
-    return _write(client, service, service_spec.for_update(service["Spec"], args), args)
+    return _revise(client, args.service, lambda service: service_spec.for_update(service["Spec"], args), args)
 
 
 def rollback(client: Client, args: argparse.Namespace) -> int:
-    service = client.get(f"/services/{segment(args.service)}")
-    if not service.get("PreviousSpec"):
-        raise Refusal(f"service {args.service} has no earlier spec to go back to")
-    return _write(client, service, service["Spec"], args, rollback="previous")
+    first: dict[str, Any] = {}
+
+    def back(service: Any) -> Any:
+        specs = {key: service.get(key) for key in ("Spec", "PreviousSpec")}
+        if not specs["PreviousSpec"]:
+            raise Refusal(f"service {args.service} has no earlier spec to go back to")
+        if specs != (first or specs):
+            raise Refusal(f"service {args.service} was updated by others meanwhile: look at it, and roll back again")
+        first.update(specs)
+        return specs["Spec"]
+
+    return _revise(client, args.service, back, args, rollback="previous")
 
 
 def scale(client: Client, args: argparse.Namespace) -> int:
     code = 0
     for name, replicas in args.wanted:
-        service = client.get(f"/services/{segment(name)}")
-        service["Spec"]["Mode"]["Replicated"]["Replicas"] = replicas
+        code = _revise(client, name, partial(_scaled, replicas), args) or code
         if args.detach:
             print(f"{name} scaled to {replicas}")
-        code = _write(client, service, service["Spec"], args) or code
     return code
 
 
-def _write(client: Client, service: Any, spec: Any, args: argparse.Namespace, rollback: str | None = None) -> int:
-    path, version = f"/services/{service['ID']}/update", service["Version"]["Index"]
-    answer = client.post(path, spec, version=version, rollback=rollback)
-    return _finish(client, service["ID"], answer, args, service.get("UpdateStatus"))
+def _scaled(replicas: int, service: Any) -> Any:
+    service["Spec"]["Mode"]["Replicated"]["Replicas"] = replicas
+    return service["Spec"]
+
+
+def _revise(
+    client: Client, name: str, edit: Callable[[Any], Any], args: argparse.Namespace, rollback: str | None = None
+) -> int:
+    before, answer = client.revise("services", name, edit, rollback=rollback)
+    return _finish(client, before["ID"], answer, args, before.get("UpdateStatus"))
 
 
 def _finish(client: Client, id: str, answer: Any, args: argparse.Namespace, update_before: Any) -> int:

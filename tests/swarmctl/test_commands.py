@@ -99,6 +99,88 @@ async def test_a_service_lives(api: Api, swarmctl: Run) -> None:
     assert (gone.code, gone.err) == (1, "swarmctl: no service web\n")
 
 
+def write_first(api: Api, times: int, change: Callable[[pb.Object], None] = lambda obj: None) -> list[str]:
+    """The next so many updates come just after a write of somebody else. Returns the attempts, as they come."""
+    cluster, attempts = api.membership.cluster, list[str]()
+    update = cluster.Update
+
+    async def late(request: control_pb.UpdateRequest) -> control_pb.WriteResponse:
+        kind = request.object.WhichOneof("of") or ""
+        attempts.append(kind)
+        if len(attempts) <= times:
+            newer = pb.Object()
+            newer.CopyFrom(cluster.objects[kind, getattr(request.object, kind).id])
+            change(newer)
+            cluster.put(newer)
+        return await update(request)
+
+    cluster.Update = late  # type: ignore[method-assign]
+    return attempts
+
+
+async def test_a_change_that_others_come_between_is_made_on_what_they_wrote(api: Api, swarmctl: Run) -> None:
+    await swarmctl("swarm", "init")
+    await swarmctl("service", "create", "-d", "--name", "web", "--env", "A=1", "demo")
+    attempts = write_first(api, 4, lambda obj: obj.service.spec.task.container.env.append("B=2"))
+    answer = await swarmctl("service", "update", "-d", "--env-add", "C=3", "web")
+    assert (answer.code, len(attempts)) == (0, 5), answer.err
+    assert list(only_service(api).spec.task.container.env) == ["A=1", *["B=2"] * 4, "C=3"]
+
+
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [
+        ("service scale -d web=5", "web scaled to 5\n"),
+        ("service rollback -d web", ""),
+        ("node update --label-add zone=eu self", "self\n"),
+        ("node update --availability drain self", "self\n"),
+        ("node demote self", "node self demoted\n"),
+    ],
+)
+async def test_changes_get_through_between_writes_of_managers(api: Api, swarmctl: Run, command: str, out: str) -> None:
+    await swarmctl("swarm", "init")
+    await swarmctl("service", "create", "-d", "--name", "web", "demo")
+    await swarmctl("service", "update", "-d", "--image", "demo:2", "web")
+    attempts = write_first(api, 2)
+    answer = await swarmctl(*command.split())
+    assert (answer.code, answer.out, len(attempts)) == (0, out, 3), answer.err
+
+
+async def test_a_change_that_never_gets_through_says_why(api: Api, swarmctl: Run) -> None:
+    await swarmctl("swarm", "init")
+    await swarmctl("service", "create", "-d", "--name", "web", "--replicas", "2", "demo")
+    attempts = write_first(api, 100)
+    answer = await swarmctl("service", "scale", "-d", "web=5")
+    assert (answer.code, answer.out, len(attempts)) == (1, "", 5)
+    assert answer.err.startswith("swarmctl: service ")
+    assert "read it again" in answer.err
+    assert only_service(api).spec.mode.replicated.replicas == 2
+
+
+async def test_a_rollback_does_not_take_back_what_others_changed_meanwhile(api: Api, swarmctl: Run) -> None:
+    await swarmctl("swarm", "init")
+    await swarmctl("service", "create", "-d", "--name", "web", "demo")
+    await swarmctl("service", "update", "-d", "--image", "demo:2", "web")
+    attempts = write_first(api, 1, lambda obj: obj.service.spec.task.container.env.append("B=2"))
+    answer = await swarmctl("service", "rollback", "-d", "web")
+    assert (answer.code, len(attempts)) == (1, 1)
+    assert answer.err == "swarmctl: service web was updated by others meanwhile: look at it, and roll back again\n"
+
+
+@pytest.mark.parametrize("flags", [(), ("--no-trunc",)])
+async def test_a_slot_that_was_given_up_says_so_in_full(api: Api, swarmctl: Run, flags: tuple[str, ...]) -> None:
+    await swarmctl("swarm", "init")
+    await swarmctl("service", "create", "-d", "--name", "web", "--replicas", "3", "demo")
+    err, reason = "the program ended with exit code 1: " + "x" * 200, "not restarted: all 3 restart attempts were used"
+    add_task(api, only_service(api), 1, pb.TASK_STATE_FAILED, err).status.message = reason
+    add_task(api, only_service(api), 2, pb.TASK_STATE_COMPLETE).status.message = "not restarted: it completed"
+    add_task(api, only_service(api), 3).status.message = "running"
+    _, failed, complete, running = (await swarmctl("service", "ps", *flags, "web")).out.splitlines()
+    assert failed.endswith(f'   "{err}; {reason}"')
+    assert complete.endswith('   "not restarted: it completed"')
+    assert '"' not in running
+
+
 async def until(condition: Callable[[], bool], what: str) -> None:
     """Wait for a condition on what the daemon has."""
     try:
