@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from swarmd.runtime.errors import Invalid
+from swarmd.runtime.model import DeviceRule
 
 DIRECTORIES = (Path("/etc/cdi"), Path("/var/run/cdi"))
 _GPUS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/gpu")
@@ -53,6 +54,15 @@ def gpus(count: int, directories: Sequence[Path] = DIRECTORIES) -> list[str]:
     raise Invalid(f"GPUs asked for, but no CDI spec for any is in {where}: install the vendor's container toolkit")
 
 
+def rules(found: Sequence[Edits]) -> list[DeviceRule]:
+    """What the cgroup must allow for their nodes."""
+    nodes = [(node, _device(node)) for edit in found for node in edit.get("deviceNodes") or ()]
+    return [
+        DeviceRule(kind=made["type"], major=made["major"], minor=made["minor"], access=node.get("permissions") or "rwm")
+        for node, made in nodes
+    ]
+
+
 def apply(document: dict[str, Any], found: Sequence[Edits]) -> None:
     """Change an OCI config as the edits say."""
     process, linux = document["process"], document["linux"]
@@ -60,10 +70,7 @@ def apply(document: dict[str, Any], found: Sequence[Edits]) -> None:
         process["env"] += edit.get("env") or []
         process["user"].setdefault("additionalGids", []).extend(edit.get("additionalGids") or [])
         for node in edit.get("deviceNodes") or ():
-            device = _device(node)
-            linux["devices"].append(device)
-            rule = {"allow": True, "type": device["type"], "major": device["major"], "minor": device["minor"]}
-            linux["resources"].setdefault("devices", []).append(rule | {"access": node.get("permissions") or "rwm"})
+            linux["devices"].append(_device(node))
         for mount in edit.get("mounts") or ():
             made = {"destination": mount["containerPath"], "source": mount["hostPath"]}
             document["mounts"].append(made | {"type": "bind", "options": mount.get("options") or ["rbind", "ro"]})

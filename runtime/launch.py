@@ -59,7 +59,7 @@ async def prepare(state: ContainerState, directory: Path, host: Host, find_peer:
         if isinstance(mount, BindMount) and mount.create_source:
             Path(mount.source).mkdir(parents=True, exist_ok=True)
     edits = cdi.edits(config.cdi_devices)
-    cgroup = host.cgroups.create(state.id, config.limits, devices.rules(config))
+    cgroup = host.cgroups.create(state.id, config.limits, devices.rules(config, cdi.rules(edits)))
     size = wanted_size(config.namespaces.user)
     user = await host.users.take(state.id, size) if size else None
     if "network" in peers:

@@ -107,7 +107,7 @@ def _system_mounts(config: ContainerConfig) -> list[dict[str, Any]]:
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*plain, access]},
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*plain, access]},
-        _bind("/dev/mqueue") if shared else _plain("/dev/mqueue", "mqueue", plain),
+        _plain("/dev/mqueue", "mqueue", plain),
     ]
     taken = {os.path.normpath(mount.target) for mount in config.mounts}
     if config.namespaces.ipc != "none" and "/dev/shm" not in taken:
@@ -128,7 +128,8 @@ def _bind(path: str) -> dict[str, Any]:
 def _file_mounts(directory: Path, given: Given) -> list[dict[str, Any]]:
     """In another's network, those files are that one's."""
     owner = given.peers["network"].directory if "network" in given.peers else directory
-    options = ["bind", *(["idmap"] if given.user else [])]
+    # The container's own directory has its ids mapped as a whole.
+    options = ["bind", *(["idmap"] if given.user and owner != directory else [])]
     return [
         {"destination": f"/etc/{name}", "type": "bind", "source": str(owner / name), "options": options}
         for name in etc_files.NAMES
@@ -171,7 +172,7 @@ def _linux(config: ContainerConfig, given: Given) -> dict[str, Any]:
         "maskedPaths": list(masked if masked is not None else _MASKED if covered else ()),
         "readonlyPaths": list(read_only if read_only is not None else _READ_ONLY if covered else ()),
         "devices": devices.nodes(config),
-        "resources": resources(config.limits, devices.rules(config)),
+        "resources": resources(config.limits, devices.rules(config, cdi.rules(given.device_edits))),
     }
     shared = {"shared", "rshared"} & {getattr(mount, "propagation", "") for mount in config.mounts}
     linux |= {"rootfsPropagation": "shared"} if shared else {}

@@ -19,17 +19,8 @@ import select
 import signal
 from typing import Any, NoReturn
 
-from swarmd.runtime.stages import files, privileges, syscalls
+from swarmd.runtime.stages import files, namespaces, privileges, syscalls
 from swarmd.runtime.stages.privileges import StepError
-
-_JOINED = (
-    syscalls.CLONE_NEWNS
-    | syscalls.CLONE_NEWPID
-    | syscalls.CLONE_NEWNET
-    | syscalls.CLONE_NEWIPC
-    | syscalls.CLONE_NEWUTS
-    | syscalls.CLONE_NEWCGROUP
-)
 
 
 def run(request: dict[str, Any], pidfd: int, stdout: int, stderr: int, reply: int) -> NoReturn:
@@ -57,7 +48,7 @@ def _run(request: dict[str, Any], pidfd: int, stdout: int, stderr: int, reply: i
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     for path in json.loads(annotations["swarmd.cgroup.procs"]):
         files.put(path, "0")
-    syscalls.setns(pidfd, _JOINED, "namespaces")
+    namespaces.join_process(pidfd, config["linux"])
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:

@@ -105,7 +105,7 @@ def mount(init: Init) -> None:
         elif entry["destination"] == "/dev/shm" and init.shared_memory >= 0:
             mounts.attach(init.shared_memory, init.root, "/dev/shm")
         else:
-            mounts.perform(init.root, entry, init.user_namespace)
+            mounts.perform(init.root, entry, init.user_namespace, namespaces.root_of(init.linux))
 
 
 def devices(init: Init) -> None:

@@ -38,14 +38,19 @@ def take_shared(entries: list[dict[str, Any]]) -> None:
             _shared[entry["source"]] = syscalls.open_tree(entry["source"], "rbind" in options)
 
 
-def perform(root: int, mount: dict[str, Any], user: int = -1) -> None:
-    """Mount one entry of `mounts`, see the OCI runtime specification, config.md; user: the namespace of `idmap`."""
+def perform(root: int, mount: dict[str, Any], user: int = -1, owner: tuple[int, int] = (0, 0)) -> None:
+    """Mount one entry of `mounts`, see the OCI runtime specification, config.md.
+
+    user: the user namespace of `idmap`, -1 for the host's; owner: the host's ids of its root.
+    """
     target, source = mount["destination"], mount.get("source", "")
     options: list[str] = mount.get("options", [])
     if mount.get("type") == "bind" or "bind" in options or "rbind" in options:
         fd = _bind(source, options, user)
     else:
         attributes, _, data = parse_options(options)
+        first = dict(zip(("uid", "gid"), owner, strict=True))
+        data = [(key, str(int(value) + first[key]) if key in first else value) for key, value in data]
         if mount["type"] == "overlay" and user >= 0:
             _map_in_place([path for key, path in layers(data) if key == "lowerdir+"], user)
         if subpath := dict(data).get("swarmd.subpath"):
@@ -239,7 +244,7 @@ def overlay(lower: list[str], directory: str, rootfs: str, attributes: int, user
 def _map_in_place(paths: list[str], user: int) -> None:
     """Mount directories over themselves with ids mapped; those that are so already stay."""
     for path in paths:
-        if path in _mapped:
+        if any(path == done or path.startswith(f"{done}/") for done in _mapped):
             continue
         fd = syscalls.open_tree(path, False)
         syscalls.map_ids(fd, user, False, path)

@@ -9,6 +9,7 @@ The user namespace is there before; until it is entered, files are made with the
 id-mapped mounts then write to the disk as those of an ordinary container.
 """
 
+import fcntl
 import os
 from typing import Any
 
@@ -24,6 +25,7 @@ _FLAGS = {
     "cgroup": syscalls.CLONE_NEWCGROUP,
 }
 _BEFORE_FORK = ("pid", "time")
+_OUT_OF_THE_WAY = 64  # standard streams get low numbers later
 _SHARED_MEMORY = "/dev/shm"
 
 
@@ -55,7 +57,9 @@ def act_as(linux: dict[str, Any]) -> int:
     path = user_path(linux)
     if not path:
         return -1
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
+    os.close(opened)
     # Without this the kernel takes the capabilities over files away with the host root's id.
     syscalls.prctl(syscalls.PR_SET_SECUREBITS, syscalls.SECBIT_NO_SETUID_FIXUP)
     syscalls.set_file_ids(*root_of(linux))

@@ -15,7 +15,7 @@ from swarmd.runtime import cgroups
 from swarmd.runtime.engine import Engine, EngineConfig, opened
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.store import ImageStore
-from swarmd.runtime.model import ContainerConfig, NetworkState, PortMapping
+from swarmd.runtime.model import ContainerConfig, Exit, NetworkState, PortMapping
 from swarmd.runtime.network.values import NetworkInfo
 from swarmd.runtime.spawner_client import Spawner
 
@@ -38,6 +38,8 @@ class FakeNetworks:
     """A network namespace with nothing in it, whatever network was asked for."""
 
     async def attach(self, container_id: str, name: str, config: ContainerConfig, netns: str = "") -> FakeSandbox:
+        if netns:
+            return FakeSandbox(netns)
         if config.network_mode == "host":
             return FakeSandbox("")
         _ip("add", _netns(container_id))
@@ -107,6 +109,37 @@ async def engine_in(root: Path, parent: str) -> AsyncIterator[Engine]:
             yield engine
     finally:
         spawner.close()
+
+
+@dataclass
+class Ran:
+    exit: Exit
+    out: str
+    err: str
+
+
+@dataclass
+class Host:
+    engine: Engine
+    root: Path
+
+    async def make(self, *command: str, name: str = "", **config: Any) -> str:
+        defaults: dict[str, Any] = {"image": "busybox", "network_mode": "none", "stop_timeout": 0.2}
+        return await self.engine.create(ContainerConfig(command=command, **(defaults | config)), name)
+
+    async def start(self, *command: str, name: str = "", **config: Any) -> str:
+        id = await self.make(*command, name=name, **config)
+        await self.engine.start(id)
+        return id
+
+    async def run(self, script: str, **config: Any) -> Ran:
+        id = await self.start("sh", "-c", script, **config)
+        ended = await asyncio.wait_for(self.engine.wait(id), 20)
+        text = {"stdout": "", "stderr": ""}
+        async for entry in self.engine.logs(id):
+            text[entry.stream] += entry.data.decode()
+        await self.engine.remove(id)
+        return Ran(ended, text["stdout"], text["stderr"])
 
 
 async def until(what: str, found: Callable[[], T], seconds: float = 10.0) -> T:

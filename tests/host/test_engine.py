@@ -1,21 +1,14 @@
 """Real containers: what the program inside sees, how it ends, and that nothing of it is left."""
 
-import asyncio
 import os
-import shutil
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from swarmd.runtime.engine import Engine
 from swarmd.runtime.errors import Conflict, Invalid, NotFound, StartError
 from swarmd.runtime.model import (
     BindMount,
-    ContainerConfig,
-    Exit,
     Health,
     HealthState,
     Limits,
@@ -25,53 +18,9 @@ from swarmd.runtime.model import (
     TmpfsMount,
     Ulimit,
 )
-from tests.host.engine_host import add_image, engine_in, leftovers, remove_parents, until
+from tests.host.engine_host import Host, until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and cgroups")]
-
-
-@dataclass
-class Ran:
-    exit: Exit
-    out: str
-    err: str
-
-
-@dataclass
-class Host:
-    engine: Engine
-    root: Path
-
-    async def make(self, *command: str, name: str = "", **config: Any) -> str:
-        defaults: dict[str, Any] = {"image": "busybox", "network_mode": "none", "stop_timeout": 0.2}
-        return await self.engine.create(ContainerConfig(command=command, **(defaults | config)), name)
-
-    async def start(self, *command: str, name: str = "", **config: Any) -> str:
-        id = await self.make(*command, name=name, **config)
-        await self.engine.start(id)
-        return id
-
-    async def run(self, script: str, **config: Any) -> Ran:
-        id = await self.start("sh", "-c", script, **config)
-        ended = await asyncio.wait_for(self.engine.wait(id), 20)
-        text = {"stdout": "", "stderr": ""}
-        async for entry in self.engine.logs(id):
-            text[entry.stream] += entry.data.decode()
-        await self.engine.remove(id)
-        return Ran(ended, text["stdout"], text["stderr"])
-
-
-@pytest.fixture
-async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    parent = f"st-{os.getpid()}"
-    async with engine_in(tmp_path, parent) as engine:
-        await add_image(engine.images, tmp_path)
-        yield Host(engine, tmp_path)
-        for state in engine.list():
-            await engine.remove(state.id, force=True)
-    await until("nothing is left", lambda: not leftovers(tmp_path, parent))
-    remove_parents(parent)
-    shutil.rmtree(tmp_path)
 
 
 async def test_the_program_is_confined(host: Host) -> None:
