@@ -37,12 +37,14 @@ def edits(names: Sequence[str], directories: Sequence[Path] = DIRECTORIES) -> li
     return found
 
 
-def gpus(count: int, directories: Sequence[Path] = DIRECTORIES) -> list[str]:
-    """Names for so many GPUs, -1 for all, of the first vendor that this host has."""
+def gpus(count: int, ids: Sequence[str] = (), directories: Sequence[Path] = DIRECTORIES) -> list[str]:
+    """Names for these GPUs, or for so many, -1 for all, of the first vendor that this host has."""
     kinds = dict(_specs(directories))
     for kind in _GPUS:
         if kind not in kinds:
             continue
+        if ids:
+            return [f"{kind}={id}" for id in ids]
         names = [str(device["name"]) for device in kinds[kind].get("devices") or ()]
         if count < 0:
             return [f"{kind}=all"] if "all" in names else [f"{kind}={name}" for name in names]

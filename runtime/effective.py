@@ -6,7 +6,7 @@ import socket
 import msgspec
 
 from swarmd.runtime.errors import Invalid
-from swarmd.runtime.model import ContainerConfig, Health
+from swarmd.runtime.model import ContainerConfig, Health, PortMapping
 from swarmd.runtime.ports import Image
 from swarmd.runtime.stages.privileges import CAPABILITIES, DEFAULT_PATH
 
@@ -46,6 +46,22 @@ def hostname(id: str, config: ContainerConfig) -> str:
     if config.namespaces.uts == "host":
         return socket.gethostname()
     return config.hostname or id[:12]
+
+
+def exposed(config: ContainerConfig, image: Image) -> tuple[str, ...]:
+    """Ports that it says it has, "80/tcp"."""
+    return tuple(dict.fromkeys((*image.config.exposed_ports, *config.exposed)))
+
+
+def ports(config: ContainerConfig, image: Image) -> tuple[PortMapping, ...]:
+    """Ports to publish: those asked for, and with `publish_all` every other that is exposed."""
+    if not config.publish_all:
+        return config.ports
+    asked = {(port.container_port, port.protocol) for port in config.ports}
+    others = (
+        (int(number), protocol or "tcp") for number, _, protocol in (e.partition("/") for e in exposed(config, image))
+    )
+    return (*config.ports, *(PortMapping(container_port=n, protocol=p) for n, p in others if (n, p) not in asked))
 
 
 def stop_signal(config: ContainerConfig, image: Image) -> int:

@@ -65,6 +65,7 @@ async def prepare(state: ContainerState, directory: Path, host: Host, find_peer:
     if "network" in peers:
         sandbox: Sandbox = BorrowedSandbox(f"/proc/{peers['network'].pid}/ns/net")
     else:
+        config = msgspec.structs.replace(config, ports=effective.ports(config, image))
         sandbox = await host.networks.attach(state.id, state.name, config, user.network if user else "")
     seccomp = _filter(config, host)
     empty = directory / "empty"

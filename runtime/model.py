@@ -191,6 +191,7 @@ class ContainerConfig(Struct, frozen=True):
     domainname: str = ""
     labels: dict[str, str] = {}
     tty: bool = False
+    console_size: tuple[int, int] = (0, 0)  # height and width of its terminal when it starts
     open_stdin: bool = False
     stdin_once: bool = False  # the first client that attaches to stdin and ends it, ends it for the program
     init: bool = False

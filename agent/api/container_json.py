@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from swarmd.agent.api import host_config, mounts
 from swarmd.agent.api.streams import stamp
-from swarmd.runtime.model import BindMount, ContainerState, HealthState, Mount, Phase, PortMapping
+from swarmd.runtime.model import ContainerState, HealthState, Phase, PortMapping
 
 _NEVER = "0001-01-01T00:00:00Z"
 
@@ -22,7 +23,7 @@ def summary(state: ContainerState, now: int) -> dict[str, Any]:
         "Status": status(state, now),
         "HostConfig": {"NetworkMode": state.config.network_mode},
         "NetworkSettings": {"Networks": _networks(state)},
-        "Mounts": [_mount(mount) for mount in state.config.mounts],
+        "Mounts": [mounts.point(mount) for mount in state.config.mounts],
     }
 
 
@@ -60,9 +61,9 @@ def inspected(state: ContainerState) -> dict[str, Any]:
         "Platform": "linux",
         "State": _state(state),
         "Config": _config(state),
-        "HostConfig": _host_config(state),
-        "Mounts": [_mount(mount) for mount in config.mounts],
-        "NetworkSettings": {"Ports": _port_map(state.ports), "Networks": _networks(state)},
+        "HostConfig": host_config.shown(config),
+        "Mounts": [mounts.point(mount) for mount in config.mounts],
+        "NetworkSettings": {"Ports": _port_map(state), "Networks": _networks(state)},
     }
 
 
@@ -97,9 +98,12 @@ def _config(state: ContainerState) -> dict[str, Any]:
     config = state.config
     shown: dict[str, Any] = {
         "Hostname": config.hostname or state.id[:12],
+        "Domainname": config.domainname,
+        "ExposedPorts": {port: {} for port in config.exposed},
         "User": config.user,
         "Tty": config.tty,
         "OpenStdin": config.open_stdin,
+        "StdinOnce": config.stdin_once,
         "Env": list(config.env),
         "Cmd": None if config.command is None else list(config.command),
         "Entrypoint": None if config.entrypoint is None else list(config.entrypoint),
@@ -123,46 +127,8 @@ def _config(state: ContainerState) -> dict[str, Any]:
     return shown
 
 
-def _host_config(state: ContainerState) -> dict[str, Any]:
-    config, limits, security = state.config, state.config.limits, state.config.security
-    name, _, retries = config.restart.partition(":")
-    return {
-        "NetworkMode": config.networks[0].network if config.networks else config.network_mode,
-        "PortBindings": _port_map(config.ports),
-        "RestartPolicy": {"Name": name, "MaximumRetryCount": int(retries or 0)},
-        "AutoRemove": config.auto_remove,
-        "LogConfig": {"Type": config.log.driver, "Config": {}},
-        "NanoCpus": limits.nano_cpus,
-        "Memory": limits.memory,
-        "MemoryReservation": limits.memory_reservation,
-        "MemorySwap": limits.memory_swap,
-        "PidsLimit": limits.pids or None,
-        "CpuShares": limits.cpu_shares,
-        "CapAdd": list(security.cap_add) or None,
-        "CapDrop": list(security.cap_drop) or None,
-        "Privileged": security.privileged,
-        "ReadonlyRootfs": security.read_only_root,
-        "Init": config.init,
-        "Sysctls": config.sysctls,
-        "OomScoreAdj": config.oom_score_adj,
-        "GroupAdd": list(config.groups) or None,
-        "Dns": list(config.dns.nameservers),
-        "DnsSearch": list(config.dns.search),
-        "DnsOptions": list(config.dns.options),
-        "ExtraHosts": list(config.extra_hosts) or None,
-        "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in config.ulimits],
-    }
-
-
 def _ns(seconds: float) -> int:
     return round(seconds * 1e9)
-
-
-def _mount(mount: Mount) -> dict[str, Any]:
-    shown = {"Destination": mount.target, "RW": not mount.read_only, "Mode": ""}
-    if isinstance(mount, BindMount):
-        return shown | {"Type": "bind", "Source": mount.source, "Propagation": mount.propagation}
-    return shown | {"Type": "tmpfs", "Source": "", "Propagation": ""}
 
 
 def _public_port(port: PortMapping) -> dict[str, Any]:
@@ -174,11 +140,11 @@ def _public_port(port: PortMapping) -> dict[str, Any]:
     }
 
 
-def _port_map(ports: tuple[PortMapping, ...]) -> dict[str, list[dict[str, str]]]:
-    shown: dict[str, list[dict[str, str]]] = {}
-    for port in ports:
-        binding = {"HostIp": port.host_ip or "0.0.0.0", "HostPort": str(port.host_port)}
-        shown.setdefault(f"{port.container_port}/{port.protocol}", []).append(binding)
+def _port_map(state: ContainerState) -> dict[str, list[dict[str, str]] | None]:
+    """Ports that are exposed and not published are there, without a binding."""
+    shown: dict[str, list[dict[str, str]] | None] = dict.fromkeys(state.config.exposed)
+    for key, found in host_config.bindings(state.ports).items():
+        shown[key] = [binding | {"HostIp": binding["HostIp"] or "0.0.0.0"} for binding in found]
     return shown
 
 

@@ -16,6 +16,7 @@ from swarmd.agent.api.fields import body
 from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import MULTIPLEXED, RAW, answer, frame, json_line, respond, stamp
 from swarmd.proto.errors import Invalid
+from swarmd.runtime.checks import warnings
 from swarmd.runtime.model import ContainerState, Exit, LogEntry, Phase
 
 _FILTERS: Mapping[str, Callable[[ContainerState, str], bool]] = {
@@ -52,8 +53,10 @@ async def listing(request: web.Request) -> web.Response:
 
 async def create(request: web.Request) -> web.Response:
     name = request.query.get("name", "")
-    id = await services(request).engine.create(container_config(await body(request)), name)
-    return answer({"Id": id, "Warnings": []}, status=201)
+    engine = services(request).engine
+    config = container_config(await body(request), engine.inspect)
+    id = await engine.create(config, name)
+    return answer({"Id": id, "Warnings": warnings(config)}, status=201)
 
 
 async def inspect(request: web.Request) -> web.Response:

@@ -47,6 +47,18 @@ class Fields:
             raise Invalid(f"field {self.path(name)} must be a list of strings")
         return tuple(values)
 
+    def numbers(self, name: str) -> tuple[int, ...]:
+        values = self._take(name, list, "a list of whole numbers", [])
+        if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+            raise Invalid(f"field {self.path(name)} must be a list of whole numbers")
+        return tuple(values)
+
+    def lists(self, name: str) -> list[list[str]]:
+        values = self._take(name, list, "a list of lists of strings", [])
+        if not all(isinstance(value, list) and all(isinstance(word, str) for word in value) for value in values):
+            raise Invalid(f"field {self.path(name)} must be a list of lists of strings")
+        return [list(value) for value in values]
+
     def text_or_texts(self, name: str) -> tuple[str, ...]:
         """Docker takes "sh" for ["sh"]."""
         if isinstance(self._left.get(name), str):

@@ -125,8 +125,8 @@ async def test_the_docker_command_runs_containers(api: Api, rootfs: bytes) -> No
 @needs_docker
 async def test_what_the_docker_command_asks_and_we_have_not_is_named(api: Api, rootfs: bytes) -> None:
     await run(api, "import", "-", "demo", stdin=rootfs)
-    assert "HostConfig.CpusetCpus" in await run(api, "create", "--cpuset-cpus", "0", "demo", "x", code=1)
-    assert "HostConfig.PidMode" in await run(api, "create", "--pid", "host", "demo", "x", code=1)
+    assert "HostConfig.CgroupParent" in await run(api, "create", "--cgroup-parent", "x", "demo", "x", code=1)
+    assert "HostConfig.StorageOpt" in await run(api, "create", "--storage-opt", "size=1g", "demo", "x", code=1)
     await run(api, "run", "-d", "--name", "one", "demo", "x")
     assert "Tty" in await run(api, "exec", "-t", "one", "ls", code=1)
     await run(api, "swarm", "init")
