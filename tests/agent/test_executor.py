@@ -1,11 +1,13 @@
-"""Which ended containers of tasks are kept for their logs."""
+"""Which ended containers of tasks are kept for their logs, and what is refused before a container is made."""
 
 from typing import cast
 
 import pytest
 
+from swarmd.agent.controller import Refused
 from swarmd.agent.executor import KEPT, Executor
 from swarmd.agent.task_config import SERVICE_ID, TASK_ID, TASK_NAME
+from swarmd.proto.objects_pb2 import NetworkAttachment, Task
 from swarmd.runtime.engine import Engine
 from swarmd.runtime.model import ContainerConfig, ContainerState, Exit, Phase
 
@@ -18,6 +20,9 @@ class Engines:
 
     def list(self) -> list[ContainerState]:
         return list(self._states)
+
+    async def create(self, config: ContainerConfig, name: str) -> str:
+        raise AssertionError(f"container {name} is made")
 
     async def remove(self, id: str, force: bool = False) -> None:
         self._states = [state for state in self._states if state.id != id]
@@ -43,3 +48,10 @@ async def test_the_newest_of_each_slot_are_kept_also_of_a_service_that_had_the_n
     await Executor(cast("Engine", engine), "host1").prune(())
     kept = {f"{id}-{slot}-{n}" for id in ("old", "new") for slot in (1, 2) for n in range(2, KEPT + 2)}
     assert {state.id for state in engine.list()} == kept
+
+
+async def test_a_task_without_an_address_on_its_network_is_refused_before_anything_is_made() -> None:
+    engine = Engines([])
+    task = Task(id="t1", service_name="web", slot=1, networks=[NetworkAttachment(network_id="n", network_name="back")])
+    with pytest.raises(Refused, match="no address on network back"):
+        await Executor(cast("Engine", engine), "host1").controller(task).prepare()
