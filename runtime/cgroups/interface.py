@@ -49,6 +49,12 @@ class Cgroup(Protocol):
         """
         ...
 
+    def freeze(self, timeout: float = 10.0) -> None:
+        """Stop every process where it is; return once all are. Raises TimeoutError, and thaws, if they don't."""
+        ...
+
+    def thaw(self) -> None: ...
+
     def kill(self, timeout: float = 10.0) -> None:
         """SIGKILL every process at once, so that none can fork away; they may still be dying on return.
 

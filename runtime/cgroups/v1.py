@@ -107,22 +107,34 @@ class Cgroup:
                 text = f"{rule.kind} {':'.join(map(str, numbers))} {rule.access}"
                 files.write(devices / ("devices.allow" if rule.allow else "devices.deny"), text)
 
+    def freeze(self, timeout: float = 10.0) -> None:
+        if not self._freeze(timeout):
+            self.thaw()
+            raise TimeoutError(f"cgroup {self.directories['freezer']} could not be frozen in {timeout:g} s")
+
+    def thaw(self) -> None:
+        files.write(self.directories["freezer"] / "freezer.state", "THAWED")
+
+    def _freeze(self, timeout: float) -> bool:
+        state = self.directories["freezer"] / "freezer.state"
+
+        # Freezing starts over when a process was born in the middle, hence the second write on each look.
+        def frozen() -> bool:
+            files.write(state, "FROZEN")
+            return state.read_text().strip() == "FROZEN"
+
+        return files.wait_until(frozen, time.monotonic() + timeout)
+
     def kill(self, timeout: float = 10.0) -> None:
         """A frozen group can't fork, so one pass of signals reaches everything; thawed, it dies."""
         freezer = self.directories["freezer"]
-        state = freezer / "freezer.state"
-        if not state.exists():
+        if not (freezer / "freezer.state").exists():
             return
         try:
-            # Freezing starts over when a process was born in the middle, hence the second write on each look.
-            def frozen() -> bool:
-                files.write(state, "FROZEN")
-                return state.read_text().strip() == "FROZEN"
-
-            done = files.wait_until(frozen, time.monotonic() + timeout)
+            done = self._freeze(timeout)
             files.signal_all(freezer)
         finally:
-            files.write(state, "THAWED")
+            self.thaw()
         if not done:
             raise TimeoutError(f"cgroup {freezer} could not be frozen in {timeout:g} s; its processes were signalled")
 

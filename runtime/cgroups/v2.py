@@ -1,7 +1,8 @@
 """cgroup v2: one directory per container, all controllers in it.
 
-Device access is not restricted here: v2 has no devices controller, only eBPF programs, which this runtime does not
-load.  A container then relies on its capabilities (no CAP_SYS_ADMIN, /dev of its own) alone.
+Each group from the mount down to the parent hands its controllers on to those below, which the kernel allows only to
+groups without processes of their own (but the true root): `_delegate` moves such processes into a group beside the
+containers.  Devices are no controller here but an eBPF program: `devices.py`.
 """
 
 import contextlib
@@ -10,12 +11,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from swarmd.runtime.cgroups import files
+from swarmd.runtime.cgroups import devices, files
 from swarmd.runtime.cgroups.interface import PERIOD_US, Stats, child, memory_and_swap, quota_us
 from swarmd.runtime.errors import Conflict, NotFound, Unsupported
 from swarmd.runtime.model import DeviceRule, Limits
+from swarmd.runtime.resources import device_number
 
-CONTROLLERS = ("cpu", "memory", "pids")
+CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
+_PROCESSES = ".processes"  # where a group's own processes go; no container's name starts with a dot
+_MOVING = 5.0  # s: how long to run after processes that fork while they are moved
 _DEFAULT_WEIGHT = 100
 _MICROSECOND = 1_000
 
@@ -35,6 +39,8 @@ class Hierarchy:
         try:
             cgroup = Cgroup(id, directory)
             cgroup.update(limits)
+            if rules is not None:
+                cgroup.restrict_devices(rules)
         except BaseException:
             directory.rmdir()
             raise
@@ -48,18 +54,43 @@ class Hierarchy:
 
     def list(self) -> Iterator[str]:
         parent = self._mount / self._parent.strip("/")
-        names = sorted(entry.name for entry in parent.iterdir() if entry.is_dir()) if parent.is_dir() else []
-        return iter(names)
+        entries = parent.iterdir() if parent.is_dir() else []
+        return iter(sorted(entry.name for entry in entries if entry.is_dir() and entry.name != _PROCESSES))
 
     def _delegate(self, parent: Path) -> None:
         """Enable the controllers from the mount down to the parent, whose children then have them."""
         available = (self._mount / "cgroup.controllers").read_text().split()
-        wanted = " ".join(f"+{name}" for name in CONTROLLERS if name in available)
+        wanted = [name for name in CONTROLLERS if name in available]
         parent.mkdir(parents=True, exist_ok=True)
         for group in reversed([parent, *parent.parents[: len(parent.relative_to(self._mount).parts)]]):
             enabled = (group / "cgroup.subtree_control").read_text().split()
-            if any(name.removeprefix("+") not in enabled for name in wanted.split()):
-                files.write(group / "cgroup.subtree_control", wanted)
+            if missing := " ".join(f"+{name}" for name in wanted if name not in enabled):
+                _hand_on(group, missing)
+
+
+def _hand_on(group: Path, controllers: str) -> None:
+    """Enable controllers for the groups below, after moving out of the way what runs in this one."""
+    deadline = time.monotonic() + _MOVING
+    while True:
+        try:
+            return files.write(group / "cgroup.subtree_control", controllers)
+        except OSError as error:
+            # EBUSY: the group has processes. They move one by one, and may fork meanwhile; hence again.
+            if error.errno != errno.EBUSY:
+                raise
+            if time.monotonic() > deadline:
+                raise Conflict(
+                    f"cgroup {group} has processes that can't be moved into {_PROCESSES}, so it can't limit containers: "
+                    "choose another --cgroup-parent"
+                ) from None
+        _move_processes(group, group / _PROCESSES)
+
+
+def _move_processes(group: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for pid in (group / "cgroup.procs").read_text().split():
+        with contextlib.suppress(OSError):  # it has ended, or can't be moved: seen from what is left
+            files.write(target / "cgroup.procs", pid)
 
 
 class Cgroup:
@@ -74,11 +105,15 @@ class Cgroup:
         return files.pids(self.directory)
 
     def update(self, limits: Limits) -> None:
-        quota = str(quota_us(limits.nano_cpus)) if limits.nano_cpus else "max"
+        self._refuse_what_v2_lacks(limits)
         both = memory_and_swap(limits)
+        self._make_room(limits.memory)
         settings: tuple[tuple[str, int | str, bool], ...] = (
-            ("cpu.max", f"{quota} {PERIOD_US}", bool(limits.nano_cpus)),
+            ("cpu.max", _cpu_max(limits), bool(limits.nano_cpus or limits.cpu_quota > 0)),
             ("cpu.weight", weight(limits.cpu_shares), bool(limits.cpu_shares)),
+            # A write of nothing does not reach the kernel: a line end means "as the parent".
+            ("cpuset.cpus", limits.cpuset_cpus or "\n", bool(limits.cpuset_cpus)),
+            ("cpuset.mems", limits.cpuset_mems or "\n", bool(limits.cpuset_mems)),
             ("memory.low", limits.memory_reservation, bool(limits.memory_reservation)),
             ("memory.max", limits.memory or "max", bool(limits.memory)),
             ("memory.swap.max", "max" if both == -1 else both - limits.memory, limits.memory_swap > 0),
@@ -86,6 +121,46 @@ class Cgroup:
         )
         for file, value, asked in settings:
             self._set(file, value, asked)
+        self._limit_block_devices(limits)
+
+    def _refuse_what_v2_lacks(self, limits: Limits) -> None:
+        asked = {
+            "real-time processor time": limits.realtime_period or limits.realtime_runtime,
+            "swappiness": limits.swappiness is not None,
+            "a disabled OOM killer": limits.oom_kill_disable,
+        }
+        if lacking := [what for what, wanted in asked.items() if wanted]:
+            raise Unsupported(f"container {self.id} asks for {' and '.join(lacking)}, which cgroup v2 does not have")
+
+    def _make_room(self, limit: int) -> None:
+        """Have the kernel reclaim what is above a lower limit: put to memory.max, it would kill processes instead."""
+        current = self.directory / "memory.current"
+        if not limit or files.number(current) <= limit:
+            return
+        high = self.directory / "memory.high"
+        files.write(high, limit)
+        try:
+            if (used := files.number(current)) > limit:
+                raise Conflict(f"container {self.id} uses {used} bytes of memory, more than the new limit of {limit}")
+        finally:
+            files.write(high, "max")
+
+    def _limit_block_devices(self, limits: Limits) -> None:
+        bfq = (self.directory / "io.bfq.weight").exists()
+        file, scaled = ("io.bfq.weight", int) if bfq else ("io.weight", io_weight)
+        normal = scaled(limits.blkio_weight) if limits.blkio_weight else _DEFAULT_WEIGHT
+        self._set(file, f"default {normal}", bool(limits.blkio_weight))
+        for device in limits.blkio_weight_device:
+            self._set(file, f"{_number(device.path)} {scaled(device.value)}", True)
+        rates = (
+            ("rbps", limits.blkio_read_bps),
+            ("wbps", limits.blkio_write_bps),
+            ("riops", limits.blkio_read_iops),
+            ("wiops", limits.blkio_write_iops),
+        )
+        for key, throttled in rates:
+            for device in throttled:
+                self._set("io.max", f"{_number(device.path)} {key}={device.value}", True)
 
     def _set(self, file: str, value: int | str, asked: bool) -> None:
         try:
@@ -93,10 +168,22 @@ class Cgroup:
         except FileNotFoundError:
             if asked:
                 raise Unsupported(f"this host's cgroup v2 has no {file}: its controller is not enabled") from None
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            raise Conflict(f"container {self.id} uses more than the new limit of {value} in {file}") from None
+
+    def restrict_devices(self, rules: Sequence[DeviceRule]) -> None:
+        devices.restrict(self.directory, rules)
+
+    def freeze(self, timeout: float = 10.0) -> None:
+        if not self._freeze(timeout):
+            self.thaw()
+            raise TimeoutError(f"cgroup {self.directory} could not be frozen in {timeout:g} s")
+
+    def thaw(self) -> None:
+        files.write(self.directory / "cgroup.freeze", 0)
+
+    def _freeze(self, timeout: float) -> bool:
+        files.write(self.directory / "cgroup.freeze", 1)
+        events = self.directory / "cgroup.events"
+        return files.wait_until(lambda: files.table(events).get("frozen") == 1, time.monotonic() + timeout)
 
     def kill(self, timeout: float = 10.0) -> None:
         try:
@@ -107,12 +194,10 @@ class Cgroup:
 
     def _kill_frozen(self, timeout: float) -> None:
         """For kernels before 5.14: a frozen group can't fork, and in v2 it dies without being thawed."""
-        files.write(self.directory / "cgroup.freeze", 1)
-        events = self.directory / "cgroup.events"
-        frozen = files.wait_until(lambda: files.table(events).get("frozen") == 1, time.monotonic() + timeout)
+        frozen = self._freeze(timeout)
         files.signal_all(self.directory)
         with contextlib.suppress(FileNotFoundError):
-            files.write(self.directory / "cgroup.freeze", 0)
+            self.thaw()
         if not frozen:
             raise TimeoutError(f"cgroup {self.directory} could not be frozen in {timeout:g} s")
 
@@ -140,8 +225,22 @@ class Cgroup:
         files.remove(self.directory, time.monotonic() + timeout)
 
 
+def _cpu_max(limits: Limits) -> str:
+    quota = limits.cpu_quota or (quota_us(limits.nano_cpus) if limits.nano_cpus else 0)
+    return f"{quota if quota > 0 else 'max'} {limits.cpu_period or PERIOD_US}"
+
+
+def _number(path: str) -> str:
+    return ":".join(map(str, device_number(path)))
+
+
 def weight(shares: int) -> int:
     """CPU shares (2 to 262144, usually 1024) on the scale of v2 (1 to 10000, usually 100)."""
     if not shares:
         return _DEFAULT_WEIGHT
     return 1 + (min(max(shares, 2), 262_144) - 2) * 9_999 // 262_142
+
+
+def io_weight(weight: int) -> int:
+    """A block device weight of v1 and BFQ (10 to 1000) on the scale of io.weight (1 to 10000)."""
+    return 1 + (weight - 10) * 9_999 // 990

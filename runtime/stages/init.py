@@ -7,7 +7,9 @@ on.  It is not dumpable until exec: a root program inside can't reach the host t
     shim                                          init (pid 1, or one more in a pid namespace that is shared)
       | -- fork ------------------------------------> |
       |                                               | STEPS, top to bottom
+      | <-- {"hooks": true}, then -- {} ------------> |  only with hooks that are to be run outside
       | <-- {"console": true} + pty master ---------- |  only with a terminal
+      | <-- {"created": true} ----------------------- |  only with a gate: it now waits for a byte through it
       | <-- {"error": "step: object: why", code} ---- |  a step failed; init ends
       | <-- end of file (close-on-exec) ------------- |  the program runs
 """
@@ -21,7 +23,7 @@ import socket
 import termios
 from typing import Any, NoReturn
 
-from swarmd.runtime.stages import files, mounts, namespaces, privileges, syscalls
+from swarmd.runtime.stages import files, hooks, mounts, namespaces, privileges, syscalls
 from swarmd.runtime.stages.privileges import Identity, StepError
 
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -46,9 +48,16 @@ class Init:
         self.root = -1
         self.user_namespace = -1
         self.shared_memory = -1
+        self.gate = -1  # a FIFO: the program is to wait for its start
         self.seccomp = b""
         self.identity = Identity(0, 0, [], "/")
         self.environment: dict[str, str] = {}
+
+    def state(self) -> dict[str, Any]:
+        """What hooks are told, the OCI specification's State; the pid is that of this process's own namespace."""
+        id = self.annotations.get("swarmd.id", "")
+        known = {"ociVersion": self.config["ociVersion"], "id": id, "status": "creating", "pid": os.getpid()}
+        return known | {"bundle": self.directory, "annotations": self.annotations}
 
 
 def join_cgroup(init: Init) -> None:
@@ -159,6 +168,23 @@ def terminal(init: Init) -> None:
     init.stdio = [slave, slave, slave]
 
 
+def outer_hooks(init: Init) -> None:
+    """Those of the runtime's namespaces are run by who started this; createContainer's are the host's files in ours."""
+    if not init.config.get("hooks"):
+        return
+    init.channel.send(b'{"hooks":true}')
+    if not init.channel.recv(64):
+        os._exit(125)
+    hooks.run(init.config, ("createContainer",), init.state())
+
+
+def gate(init: Init) -> None:
+    """Read and write, as a FIFO opened so waits for nobody."""
+    if path := init.annotations.get("swarmd.gate"):
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        init.gate = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, namespaces.OUT_OF_THE_WAY)
+
+
 def enter_root(init: Init) -> None:
     """From here on "/" is the container's: nothing of the host is reachable by name."""
     if init.config["root"].get("readonly"):
@@ -180,10 +206,15 @@ def standard_streams(init: Init) -> None:
     if keep != init.channel.fileno():
         init.channel.detach()
         init.channel = _channel(keep)
-    # The user namespace is entered further on, by its descriptor.
+    # What is still needed; both were put out of the way of the low numbers.
     if init.user_namespace >= 0:
         init.user_namespace = os.dup2(init.user_namespace, 4, inheritable=False)
-    syscalls.close_from(5 if init.user_namespace >= 0 else 4)
+    if init.gate >= 0:
+        init.gate = os.dup2(init.gate, 5, inheritable=False)
+    for fd, number in ((init.user_namespace, 4), (init.gate, 5)):
+        if fd != number:
+            os.closerange(number, number + 1)
+    syscalls.close_from(6)
 
 
 def _channel(fd: int) -> socket.socket:
@@ -206,10 +237,21 @@ def working_directory(init: Init) -> None:
     privileges.enter_workdir(init.process["cwd"])
 
 
+def start(init: Init) -> None:
+    if init.gate >= 0:
+        privileges.find_program(init.process["args"], init.environment)
+        init.channel.send(b'{"created":true}')
+        os.read(init.gate, 1)
+    hooks.run(init.config, ("startContainer",), init.state())
+
+
 def privileges_dropped(init: Init) -> None:
+    if profile := init.process.get("apparmorProfile"):
+        files.put("/proc/self/attr/apparmor/exec", f"exec {profile}")
     privileges.become(init.process, init.identity, init.seccomp)
     # Last, as a change of user clears it: nobody reads the program's output or its exit status once the shim is gone.
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if init.gate < 0:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def program(init: Init) -> None:
@@ -230,12 +272,15 @@ STEPS = (
     devices,
     sysctls,
     cover_paths,
+    outer_hooks,
     terminal,
+    gate,
     enter_root,
     standard_streams,
     user_namespace,
     user,
     working_directory,
+    start,
     privileges_dropped,
     program,
 )
@@ -243,9 +288,10 @@ STEPS = (
 
 def run(directory: str, config: dict[str, Any], stdio: list[int], channel: socket.socket) -> NoReturn:
     """Become the container's program; ends the process either way."""
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     init = Init(directory, config, stdio, channel)
+    if "swarmd.gate" not in init.annotations:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     step = STEPS[0]
     try:
         for step in STEPS:
@@ -271,9 +317,12 @@ def _reap_for_program(init: Init) -> None:
     everything = signal.valid_signals()
     syscalls.set_title("swarmd-init")
     signal.pthread_sigmask(signal.SIG_SETMASK, everything)
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # where the pid namespace is shared
     child = os.fork()
     if not child:
-        os.setsid()
+        os.setpgid(0, 0)
+        if os.isatty(0):
+            os.tcsetpgrp(0, os.getpgrp())  # allowed from the background, as SIGTTOU is blocked here
         return
     syscalls.close_from(0)
     while True:

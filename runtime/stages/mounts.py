@@ -4,6 +4,7 @@ Each mount is made detached, given its attributes, and only then attached to a t
 a symlink in the image can't send it elsewhere, and nothing is ever visible with looser attributes than asked for.
 """
 
+import errno
 import os
 import stat
 from typing import Any
@@ -20,6 +21,7 @@ _ATTRIBUTES = {
 }
 _CLEARED = {"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "atime": "noatime"}
 _DEFAULTS = {"relatime", "bind", "rbind", "idmap", "ridmap", "rro", "tmpcopyup"}
+OPTIONS = {*_ATTRIBUTES, *_CLEARED, *_DEFAULTS, *syscalls.PROPAGATION, *(f"r{name}" for name in syscalls.PROPAGATION)}
 _TMPFS = {"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge", "mpol", "inode32", "inode64", "noswap"}
 _PAGE = 4096
 _NODE = ".device"
@@ -232,7 +234,8 @@ def overlay(lower: list[str], directory: str, rootfs: str, attributes: int, user
         options = [("source", "overlay"), *options, ("upperdir", upper), ("workdir", work)]
         fd = syscalls.new_filesystem("overlay", options, attributes)
     except OSError as error:
-        if error.filename != "overlay lowerdir+":
+        # An older kernel refuses the option, or takes any and then refuses to make the file system.
+        if error.errno != errno.EINVAL or error.filename not in ("overlay lowerdir+", "overlay"):
             raise
         return _overlay_by_options(lower, upper, work, rootfs, attributes)
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

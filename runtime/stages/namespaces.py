@@ -11,6 +11,8 @@ id-mapped mounts then write to the disk as those of an ordinary container.
 
 import fcntl
 import os
+import socket
+import struct
 from typing import Any
 
 from swarmd.runtime.stages import files, syscalls
@@ -25,7 +27,8 @@ _FLAGS = {
     "cgroup": syscalls.CLONE_NEWCGROUP,
 }
 _BEFORE_FORK = ("pid", "time")
-_OUT_OF_THE_WAY = 64  # standard streams get low numbers later
+OUT_OF_THE_WAY = 64  # standard streams get low numbers later
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
 _SHARED_MEMORY = "/dev/shm"
 
 
@@ -45,6 +48,8 @@ def enter(linux: dict[str, Any]) -> None:
         if path:
             _enter_one(kind, path)
     syscalls.unshare(sum(_FLAGS[kind] for kind, path in wanted.items() if not path))
+    if wanted.get("network") == "":
+        _bring_loopback_up()
 
 
 def user_path(linux: dict[str, Any]) -> str:
@@ -58,7 +63,7 @@ def act_as(linux: dict[str, Any]) -> int:
     if not path:
         return -1
     opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    fd = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
+    fd = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY)
     os.close(opened)
     # Without this the kernel takes the capabilities over files away with the host root's id.
     syscalls.prctl(syscalls.PR_SET_SECUREBITS, syscalls.SECBIT_NO_SETUID_FIXUP)
@@ -122,6 +127,11 @@ def _enter_one(kind: str, path: str) -> None:
         syscalls.setns(fd, _FLAGS[kind], path)
     finally:
         os.close(fd)
+
+
+def _bring_loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inner:
+        fcntl.ioctl(inner, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
 
 
 def _set_clocks(offsets: dict[str, dict[str, int]]) -> None:

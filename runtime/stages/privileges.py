@@ -211,6 +211,24 @@ def enter_workdir(path: str) -> None:
         raise StepError(f"working directory: {path}: {error.strerror}", 126) from None
 
 
+def find_program(arguments: list[str], env: dict[str, str]) -> None:
+    """Raise what `run` would raise for a program that isn't there, while somebody still waits for the answer."""
+    places = _places(arguments[0], env)
+    if any(os.access(place, os.X_OK) and not os.path.isdir(place) for place in places):
+        return
+    denied = [place for place in places if os.path.exists(place)]
+    raise StepError(f"program: {denied[0]}: permission denied", 126) if denied else _missing(arguments[0], env)
+
+
+def _places(program: str, env: dict[str, str]) -> list[str]:
+    return [program] if "/" in program else [f"{d or '.'}/{program}" for d in env["PATH"].split(":")]
+
+
+def _missing(program: str, env: dict[str, str]) -> StepError:
+    where = "no such file or directory in the image" if "/" in program else f"executable file not found in $PATH ({env['PATH']})"
+    return StepError(f"program: {program}: {where}", 127)
+
+
 def run(arguments: list[str], env: dict[str, str]) -> None:
     """Exec the program, looked up in the container's PATH; returns never."""
     # Python ignores these for itself; the program must start with the defaults.
@@ -218,8 +236,7 @@ def run(arguments: list[str], env: dict[str, str]) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     program, denied = arguments[0], ""
-    places = [program] if "/" in program else [f"{d or '.'}/{program}" for d in env["PATH"].split(":")]
-    for place in places:
+    for place in _places(program, env):
         try:
             os.execve(place, arguments, env)
         except (FileNotFoundError, NotADirectoryError):
@@ -229,5 +246,4 @@ def run(arguments: list[str], env: dict[str, str]) -> None:
             denied = denied or f"program: {place}: {(error.strerror or 'cannot be run').lower()}"
     if denied:
         raise StepError(denied, 126)
-    where = "no such file in the image" if "/" in program else f"not found in PATH ({env['PATH']})"
-    raise StepError(f"program: {program}: {where}", 127)
+    raise _missing(program, env)

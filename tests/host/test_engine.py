@@ -135,8 +135,8 @@ async def test_pids_limit(host: Host) -> None:
 @pytest.mark.parametrize(
     ("command", "config", "code", "message"),
     [
-        (("nosuch",), {}, 127, "program: nosuch: not found in PATH"),
-        (("/nosuch",), {}, 127, "program: /nosuch: no such file in the image"),
+        (("nosuch",), {}, 127, "program: nosuch: executable file not found in .PATH"),
+        (("/nosuch",), {}, 127, "program: /nosuch: no such file or directory in the image"),
         (("/etc/not-a-program",), {}, 126, "program: /etc/not-a-program: permission denied"),
         (("true",), {"user": "ghost"}, 126, "user: ghost: no such user"),
         (("true",), {"mounts": (BindMount(source="/nosuch", target="/x"),)}, 125, "mount: /nosuch: no such file"),

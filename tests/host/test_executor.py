@@ -198,7 +198,7 @@ async def test_a_program_that_is_not_there_fails_the_task_with_the_step(root: Pa
     async with node_in(root) as node:
         node.run(a_task("", command=["/nosuch"]))
         status = await node.reach("t1", FAILED)
-        assert "program: /nosuch: no such file in the image" in status.err
+        assert "program: /nosuch: no such file or directory in the image" in status.err
         assert status.container.exit_code == 127
 
 
