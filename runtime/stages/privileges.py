@@ -225,7 +225,8 @@ def _places(program: str, env: dict[str, str]) -> list[str]:
 
 
 def _missing(program: str, env: dict[str, str]) -> StepError:
-    where = "no such file or directory in the image" if "/" in program else f"executable file not found in $PATH ({env['PATH']})"
+    in_path = f"executable file not found in $PATH ({env['PATH']})"
+    where = "no such file or directory in the image" if "/" in program else in_path
     return StepError(f"program: {program}: {where}", 127)
 
 
