@@ -17,8 +17,9 @@ import socket
 import time
 from typing import Any, NoReturn
 
-from swarmd.runtime.stages import files, init, namespaces, syscalls
+from swarmd.runtime.stages import files, hooks, init, namespaces, syscalls
 from swarmd.runtime.stages.jsonlog import Log
+from swarmd.runtime.stages.privileges import StepError
 
 _CHUNK = 65536
 
@@ -72,7 +73,7 @@ class _Shim:
         theirs.close()
         for fd in set(self._theirs):
             os.close(fd)
-        failure = self._follow_init(ours)
+        failure = self._follow_init(ours, pid)
         ours.close()
         if failure is None:
             self._record |= {"pid": pid, "pid_start": files.start_time(pid), "started": time.time_ns()}
@@ -113,7 +114,7 @@ class _Shim:
             self._readers[reader] = stream
             self._theirs.append(writer)
 
-    def _follow_init(self, channel: socket.socket) -> dict[str, Any] | None:
+    def _follow_init(self, channel: socket.socket, pid: int) -> dict[str, Any] | None:
         """Return None once the program runs, else what stopped it."""
         while True:
             data, fds, _, _ = socket.recv_fds(channel, 65536, 1)
@@ -122,7 +123,22 @@ class _Shim:
             message: dict[str, Any] = json.loads(data)
             if "error" in message:
                 return message
+            if "hooks" in message:
+                if failure := self._run_hooks(pid):
+                    return failure
+                channel.send(b"{}")
+                continue
             self._readers[fds[0]] = "stdout"
+
+    def _run_hooks(self, pid: int) -> dict[str, Any] | None:
+        """Those that are run outside, before the container's root is entered."""
+        state = {"ociVersion": self._config["ociVersion"], "id": self._directory.rpartition("/")[2], "pid": pid}
+        state |= {"status": "creating", "bundle": self._directory, "annotations": self._annotations}
+        try:
+            hooks.run(self._config, ("prestart", "createRuntime"), state)
+        except StepError as error:
+            return {"error": str(error), "exit_code": error.exit_code}
+        return None
 
     def _log(self) -> Log:
         limits = json.loads(self._annotations["swarmd.log"])

@@ -178,6 +178,13 @@ async def test_devices_by_name(host: Host, monkeypatch: pytest.MonkeyPatch) -> N
                 "containerEdits": {
                     "env": ["THING=zero"],
                     "deviceNodes": [{"path": "/dev/thing0", "hostPath": "/dev/loop-control", "permissions": "r"}],
+                    "hooks": [
+                        {
+                            "hookName": "createRuntime",
+                            "path": "/bin/sh",
+                            "args": ["sh", "-c", f"cat > {host.root}/told"],
+                        }
+                    ],
                     "mounts": [{"hostPath": str(host.root), "containerPath": "/opt/thing", "options": ["ro", "bind"]}],
                 },
             }
@@ -189,6 +196,7 @@ async def test_devices_by_name(host: Host, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("swarmd.runtime.cdi.edits.__defaults__", ((host.root / "cdi",),))
     ran = await host.run("echo $ALL $THING; : < /dev/thing0 && ls -d /opt/thing/cdi", cdi_devices=("acme.com/thing=0",))
     assert ran.out.split() == ["1", "zero", "/opt/thing/cdi"], ran
+    assert json.loads((host.root / "told").read_text())["status"] == "creating"
     with pytest.raises(Invalid, match=r"no CDI spec in .* names it; there are acme.com/thing=0"):
         await host.make("true", cdi_devices=("acme.com/thing=1",))
 
