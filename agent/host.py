@@ -42,8 +42,26 @@ def choose_address(listen: str, advertise: str) -> str:
     if not ipaddress.ip_address(bound).is_unspecified:
         if chosen and chosen != bound:
             raise Invalid(f"listen address {bound} and advertise address {chosen} differ: a node has one address")
-        return bound
-    return chosen or _only_address()
+        return _own(bound)
+    return _own(chosen) if chosen else _only_address()
+
+
+def _own(address: str) -> str:
+    """The address, if it is this host's; a node listens on the one it is reached by."""
+    if not is_here(address):
+        known = ", ".join(f"{known} on {name}" for name, known in sorted(interface_addresses().items()))
+        raise Invalid(f"address {address} is none of this host's: it has {known or 'only loopback'}")
+    return address
+
+
+def is_here(address: str) -> bool:
+    """Whether this host can listen on that address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _resolved(text: str, what: str) -> str:

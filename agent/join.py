@@ -33,9 +33,14 @@ async def join(remotes: Sequence[str], request: JoinRequest) -> Identity:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorError) and error.strerror:
-        return f"{os.strerror(error.errno or 0).lower()}; is a manager running there, and its port {JOIN_PORT} open?"
-    return str(error) or "it did not answer in time"
+    hint = f"is a manager running there, and its port {JOIN_PORT} open?"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "no address is known for that name"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.errno and error.errno > 0:
+        return f"{os.strerror(error.errno).lower()}; {hint}"
+    if isinstance(error, TimeoutError):
+        return f"it did not answer in time; {hint}"
+    return f"what answers is no join endpoint ({str(error).lower() or type(error).__name__}); {hint}"
 
 
 async def _ask(url: str, token: join_token.JoinToken, request: JoinRequest) -> Identity:

@@ -38,6 +38,8 @@ class IdentityFiles:
             write_atomically(self.etcd_root_certificate, identity.etcd_root_certificate)
             write_atomically(self.etcd_certificate, identity.etcd_certificate)
         write_atomically(self._identity, identity.SerializeToString())
+        if not identity.etcd_certificate:  # a manager before: what opened the store must not lie around
+            self.etcd_certificate.unlink(missing_ok=True)
 
     def credentials(self) -> Credentials:
         return Credentials(self.certificate.read_bytes(), self.key.read_bytes(), self.root_certificate.read_bytes())

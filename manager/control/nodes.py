@@ -11,6 +11,7 @@ from swarmd.proto.objects_pb2 import (
     NODE_ROLE_MANAGER,
     NODE_ROLE_WORKER,
     NODE_STATE_DOWN,
+    NODE_STATE_UNKNOWN,
     REACHABILITY_REACHABLE,
     Node,
     NodeAvailability,
@@ -42,7 +43,8 @@ def remove(tx: Tx, ref: str, force: bool) -> str:
         raise FailedPrecondition(
             f"node {_called(node)} is a manager: demote it first with 'swarmctl node demote {_called(node)}'"
         )
-    if node.status.state != NODE_STATE_DOWN and not force:
+    # Unknown: it joined, but never reported.
+    if node.status.state not in (NODE_STATE_DOWN, NODE_STATE_UNKNOWN) and not force:
         raise FailedPrecondition(
             f"node {_called(node)} is not down: let it leave with 'swarmctl swarm leave' there, or use --force"
         )

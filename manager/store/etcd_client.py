@@ -254,6 +254,8 @@ def explained(error: aio.AioRpcError, what: str) -> SwarmdError:
         return UnknownOutcome(f"etcd did not answer: {details or error.code().name.lower()} ({what})")
     if error.code() == grpc.StatusCode.UNKNOWN and "leader" in details:
         return UnknownOutcome(f"etcd has no leader ({what})")
+    if error.code() == grpc.StatusCode.UNKNOWN and "raft: stopped" in details:  # of a member that is on its way out
+        return UnknownOutcome(f"the etcd member that was asked is stopping ({what})")
     return SwarmdError(f"etcd refused a {what}: {details}")
 
 

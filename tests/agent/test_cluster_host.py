@@ -10,6 +10,7 @@ from swarmd.proto.errors import Invalid
 def interfaces(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     addresses = {"eth0": "10.0.0.1"}
     monkeypatch.setattr(host, "interface_addresses", lambda: addresses)
+    monkeypatch.setattr(host, "is_here", lambda address: address in addresses.values())
     return addresses
 
 
@@ -49,6 +50,7 @@ def test_no_address(interfaces: dict[str, str]) -> None:
         ("10.0.0.1", "10.0.0.2", "differ"),
         ("", "0.0.0.0", "can't be reached"),
         ("", "::1", "not an IPv4 address"),
+        ("", "9.9.9.9", r"9\.9\.9\.9 is none of this host's: it has 10\.0\.0\.1 on eth0"),
     ],
 )
 def test_refused(interfaces: dict[str, str], listen: str, advertise: str, sentence: str) -> None:

@@ -131,6 +131,10 @@ def test_only_workers_that_are_down_are_removed_unless_forced() -> None:
         nodes.remove(records, "n2", False)
     assert nodes.remove(records, "n2", True) == "n2"
     assert records.get(pb.Node, "n2") is None
+    never_heard = node("n3")
+    never_heard.status.state = pb.NODE_STATE_UNKNOWN
+    records.put(never_heard)
+    assert nodes.remove(records, "n3", False) == "n3"
 
 
 # ---------------------------------------------------------------- networks, cluster
