@@ -204,11 +204,14 @@ def remove(client: Client, args: argparse.Namespace) -> int:
 
 
 def logs(client: Client, args: argparse.Namespace) -> None:
-    name = segment(args.service)
-    try:
-        path = f"/services/{client.get(f'/services/{name}')['ID']}/logs"
-    except Refusal as refusal:
-        if refusal.status != 404:
-            raise
-        path = f"/tasks/{client.get(f'/tasks/{name}')['ID']}/logs"
-    show_service_logs(client, path, args)
+    show_service_logs(client, _log_path(client, args.service), args)
+
+
+def _log_path(client: Client, ref: str) -> str:
+    for noun in ("services", "tasks"):
+        try:
+            return f"/{noun}/{client.get(f'/{noun}/{segment(ref)}')['ID']}/logs"
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+    raise Refusal(f"no such service or task: {ref}", 404)

@@ -124,16 +124,15 @@ def test_the_last_manager_and_the_quorum_are_not_demoted_away() -> None:
 
 
 def test_only_workers_that_are_down_are_removed_unless_forced() -> None:
-    records = Records(node("n1", manager=True), node("n2"))
+    never_heard, heard = node("n3"), node("n2")
+    heard.status.state = pb.NODE_STATE_READY
+    records = Records(node("n1", manager=True), heard, never_heard)
     with pytest.raises(FailedPrecondition, match="demote it first"):
         nodes.remove(records, "host-n1", True)
     with pytest.raises(FailedPrecondition, match="is not down"):
         nodes.remove(records, "n2", False)
     assert nodes.remove(records, "n2", True) == "n2"
     assert records.get(pb.Node, "n2") is None
-    never_heard = node("n3")
-    never_heard.status.state = pb.NODE_STATE_UNKNOWN
-    records.put(never_heard)
     assert nodes.remove(records, "n3", False) == "n3"
 
 
