@@ -48,11 +48,15 @@ class Directory:
     def make(self, record: Record) -> None:
         """Make it whole or not at all."""
         draft = self.path.with_name(f".new-{self.path.name}")
-        for name in ("upper", "work", "rootfs"):
-            (draft / name).mkdir(mode=0o755, parents=True)
-        draft.chmod(0o711)
-        files.replace(str(draft / "state.json"), msgspec.json.encode(record))
-        draft.rename(self.path)
+        try:
+            for name in ("upper", "work", "rootfs"):
+                (draft / name).mkdir(mode=0o755, parents=True)
+            draft.chmod(0o711)
+            files.replace(str(draft / "state.json"), msgspec.json.encode(record))
+            draft.rename(self.path)
+        except OSError:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
         files.sync_directory(str(self.path.parent))
 
     def save(self, record: Record, durable: bool = True) -> None:

@@ -3,6 +3,7 @@
 Handlers live beside this file, one file per noun.  What Docker has and the list has not is refused by name.
 """
 
+import errno
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -10,7 +11,7 @@ from aiohttp import web
 
 from swarmd.agent.api import containers, execs, images, networks, nodes, swarm, system, tasks
 from swarmd.agent.api import services as cluster_services
-from swarmd.agent.api.interface import SERVICES, Services
+from swarmd.agent.api.interface import SERVICES, Services, services
 from swarmd.agent.api.streams import answer
 from swarmd.agent.api.versions import MAXIMUM, MINIMUM, spoken
 from swarmd.proto.errors import Invalid, SwarmdError
@@ -104,6 +105,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ConnectionError:  # the client went away in the middle of a stream
         raise
     except Exception as defect:
+        if isinstance(defect, OSError) and defect.errno in (errno.ENOSPC, errno.EDQUOT):
+            root = services(request).host.data_root
+            return _message(507, f"the disk of {root} is full: free space there and try again")
         log.exception("%s %s failed", request.method, request.path)
         return _message(500, f"internal error: {defect}")
 
