@@ -23,7 +23,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Row:
-    """target_ratio: ours/peer at most; target: ours at most (at_least: ours at least)."""
+    """target_ratio: ours/peer at most (at_least: at least); target: ours at most (at_least: ours at least)."""
 
     name: str
     unit: str
@@ -45,13 +45,15 @@ class Row:
         if self.target is not None:
             return self.ours.median >= self.target if self.at_least else self.ours.median <= self.target
         if self.target_ratio is not None and self.ratio is not None:
-            return self.ratio <= self.target_ratio
+            return self.ratio >= self.target_ratio if self.at_least else self.ratio <= self.target_ratio
         return None
 
     def wanted(self) -> str:
         if self.target is not None:
             return f"{'≥' if self.at_least else '≤'} {self.target:g} {self.unit}"
-        return f"≤ {self.target_ratio:g} × {self.peer_name or 'peer'}" if self.target_ratio is not None else ""
+        if self.target_ratio is None:
+            return ""
+        return f"{'≥' if self.at_least else '≤'} {self.target_ratio:.3g} × {self.peer_name or 'peer'}"
 
 
 @dataclass
