@@ -31,6 +31,7 @@ from swarmd.proto.objects_pb2 import (
     NODE_AVAILABILITY_ACTIVE,
     NODE_ROLE_MANAGER,
     ClusterSpec,
+    ExternalEtcd,
     NodeAvailability,
 )
 from swarmd.runtime.engine import Engine
@@ -99,8 +100,9 @@ class ClusterMembership:
         availability: NodeAvailability.ValueType = NODE_AVAILABILITY_ACTIVE,
         default_addr_pool: Sequence[str] = (),
         subnet_size: int = 0,
+        etcd: ExternalEtcd | None = None,
     ) -> str:
-        """Make a new cluster of this node; return the node's id."""
+        """Make a new cluster of this node, with an etcd of its own or that one; return the node's id."""
         async with self._entering():
             address = choose_address(listen_addr, advertise_addr)
             bootstrap = {
@@ -108,6 +110,7 @@ class ClusterMembership:
                 "availability": int(availability),
                 "pools": list(default_addr_pool),
                 "subnet_size": subnet_size,
+                "etcd": etcd.SerializeToString().hex() if etcd is not None else "",
             }
             return await self._become(Settings(address, self._hostname), bootstrap)
 

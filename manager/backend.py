@@ -1,4 +1,4 @@
-"""The store that this manager uses: an etcd member of its own, and a client of all members."""
+"""The store that this manager uses: an etcd member of its own and a client of all members, or an external etcd."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from swarmd.manager import external_etcd
 from swarmd.manager.etcd_member import (
     MAX_OPERATIONS,
     MAX_REQUEST,
@@ -26,6 +27,7 @@ from swarmd.proto.ca_pb2 import Identity
 from swarmd.proto.clock import Clock
 from swarmd.proto.errors import SwarmdError, Unavailable
 from swarmd.proto.identity import IdentityFiles
+from swarmd.proto.objects_pb2 import ExternalEtcd
 
 LOOK_AGAIN = 5.0  # s, between looks at who the members are
 
@@ -35,7 +37,7 @@ class Backend:
     store: Store
     election: Election
     members: Members
-    member_id: int
+    member_id: int  # 0 with an external etcd
 
 
 class Place(Protocol):
@@ -53,7 +55,30 @@ class Place(Protocol):
 
 @asynccontextmanager
 async def opened(config: Place, files: IdentityFiles, identity: Identity, clock: Clock) -> AsyncIterator[Backend]:
-    """Enter once the store can be read; waits for a quorum as long as it takes."""
+    """Enter once the store can be read.
+
+    Waits for a quorum of the managers' own members as long as it takes; raises Unavailable if an external etcd does
+    not answer.
+    """
+    etcd = identity.external_etcd
+    async with _external(config, etcd, clock) if etcd.endpoints else _own(config, files, identity, clock) as backend:
+        yield backend
+
+
+@asynccontextmanager
+async def _external(config: Place, etcd: ExternalEtcd, clock: Clock) -> AsyncIterator[Backend]:
+    tls = EtcdTLS(etcd.certificate, etcd.key, etcd.root_certificate)
+    async with EtcdClient(etcd.endpoints, tls) as client:
+        await external_etcd.check(client)
+        if config.bootstrap is not None:
+            await external_etcd.refuse_inhabited(client, etcd.prefix)
+        # etcd's default limits: what this one was started with is not known.
+        async with open_store(client, clock, prefix=etcd.prefix) as store:
+            yield Backend(store, EtcdElection(client, etcd.prefix), external_etcd.NoMembers(), 0)
+
+
+@asynccontextmanager
+async def _own(config: Place, files: IdentityFiles, identity: Identity, clock: Clock) -> AsyncIterator[Backend]:
     own = MemberFiles(files.etcd_certificate, files.etcd_key, files.etcd_root_certificate)
     member = EtcdMember(identity.node_id, identity.cluster_id, config.address, config.directory / "manager", own)
     tls = EtcdTLS(own.certificate.read_bytes(), own.key.read_bytes(), own.root.read_bytes())

@@ -7,6 +7,7 @@ once the store answers.
 import ipaddress
 from collections.abc import Callable
 
+from swarmd.manager import external_etcd
 from swarmd.manager.ca.certifier import certify, new_root_ca
 from swarmd.manager.store.interface import Store, Tx
 from swarmd.proto.ca_pb2 import RenewRequest
@@ -16,6 +17,7 @@ from swarmd.proto.objects_pb2 import (
     NODE_ROLE_MANAGER,
     Cluster,
     ClusterSpec,
+    ExternalEtcd,
     Network,
     NetworkSpec,
     Node,
@@ -41,6 +43,7 @@ def prepare(
     availability: NodeAvailability.ValueType,
     pools: tuple[str, ...] = (),
     subnet_size: int = 0,
+    etcd: ExternalEtcd | None = None,
 ) -> list[Begin]:
     """Make the cluster's authorities and this node's identity; return the objects to settle in the store."""
     _check_pools(pools, subnet_size or DEFAULT_SUBNET_SIZE)
@@ -49,6 +52,9 @@ def prepare(
     cluster.subnet_size = subnet_size or DEFAULT_SUBNET_SIZE
     cluster.data_path_port = DEFAULT_DATA_PATH_PORT
     cluster.root_ca.CopyFrom(new_root_ca(cluster.id))
+    if etcd is not None:
+        external_etcd.validate(etcd)
+        cluster.external_etcd.CopyFrom(etcd)
     node = Node(
         id=new_id(),
         spec=NodeSpec(role=NODE_ROLE_MANAGER, availability=availability),

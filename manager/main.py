@@ -23,7 +23,7 @@ import uvloop
 from aiohttp import web
 from grpc import aio
 
-from swarmd.manager import bootstrap
+from swarmd.manager import bootstrap, external_etcd
 from swarmd.manager.allocator import Allocator
 from swarmd.manager.backend import Backend, opened
 from swarmd.manager.ca.certifier import Certifier, host_port
@@ -50,7 +50,7 @@ from swarmd.proto.clock import Clock, SystemClock
 from swarmd.proto.errors import SwarmdError, Unavailable
 from swarmd.proto.identity import IdentityFiles
 from swarmd.proto.ids import new_id
-from swarmd.proto.objects_pb2 import REACHABILITY_REACHABLE, ClusterSpec, Node
+from swarmd.proto.objects_pb2 import REACHABILITY_REACHABLE, ClusterSpec, ExternalEtcd, Node
 from swarmd.proto.tls import SERVER_OPTIONS, https_server_context, peer_identity, server_credentials
 
 log = logging.getLogger(__name__)
@@ -139,6 +139,7 @@ def _prepared(config: Config, files: IdentityFiles) -> list[bootstrap.Begin]:
         asked["availability"],
         tuple(asked["pools"]),
         asked["subnet_size"],
+        ExternalEtcd.FromString(bytes.fromhex(asked["etcd"])) if asked["etcd"] else None,
     )
 
 
@@ -214,7 +215,11 @@ async def _cluster_server(
     store = backend.store
 
     async def explain(error: SwarmdError) -> str:
-        return await explain_unavailable(store, str(error)) if isinstance(error, Unavailable) else str(error)
+        if not isinstance(error, Unavailable):
+            return str(error)
+        if identity.external_etcd.endpoints:
+            return external_etcd.unreachable(identity.external_etcd.endpoints, str(error))
+        return await explain_unavailable(store, str(error))
 
     server = aio.server(interceptors=(ErrorInterceptor(identity.cluster_id, explain),), options=SERVER_OPTIONS)
     logs = LogMerger(store, clock, files.credentials)

@@ -95,7 +95,7 @@ class Roles:
         """Take out one member that no manager has any more; the next pass takes the next."""
         keepers = {node.etcd_member_id for node in nodes if node.spec.role == NODE_ROLE_MANAGER}
         healthy = {node.etcd_member_id for node in nodes if node.id in up}
-        demoted = [node for node in nodes if node.spec.role != NODE_ROLE_MANAGER and node.etcd_member_id]
+        demoted = [node for node in nodes if node.spec.role != NODE_ROLE_MANAGER and is_manager_still(node)]
         known = set(await self._members.ids())
         for node in demoted:
             if node.etcd_member_id in known:
@@ -106,6 +106,11 @@ class Roles:
                 log.info("node %s is no member of the store any more", node.id)
             await self._store.transact(partial(_note_left, node.id))
             return
+
+
+def is_manager_still(node: Node) -> bool:
+    """With an external etcd, managers have no members of their own."""
+    return bool(node.etcd_member_id or node.manager_status.addr)
 
 
 def may_leave(member_id: int, staying: set[int], healthy: set[int]) -> bool:
@@ -125,7 +130,7 @@ def _note_status(node_id: str, status: ManagerStatus, tx: Tx) -> None:
 
 def _note_left(node_id: str, tx: Tx) -> None:
     node = tx.get(Node, node_id)
-    if node is None or not node.etcd_member_id:
+    if node is None or not is_manager_still(node):
         return
     node = edited(node)
     node.etcd_member_id = 0

@@ -26,7 +26,7 @@ from swarmd.proto import dispatcher_pb2 as swarmd_dot_proto_dot_dispatcher__pb2
 from swarmd.proto import objects_pb2 as swarmd_dot_proto_dot_objects__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15swarmd/proto/ca.proto\x12\x06swarmd\x1a\x1dswarmd/proto/dispatcher.proto\x1a\x1aswarmd/proto/objects.proto\"\x8b\x01\n\x0bJoinRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0b\n\x03\x63sr\x18\x02 \x01(\x0c\x12\x10\n\x08\x65tcd_csr\x18\x03 \x01(\x0c\x12\x10\n\x08hostname\x18\x04 \x01(\t\x12\x0c\n\x04\x61\x64\x64r\x18\x05 \x01(\t\x12.\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32\x18.swarmd.NodeAvailability\"-\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\x12\x10\n\x08\x65tcd_csr\x18\x02 \x01(\x0c\"\xf6\x01\n\x08Identity\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x1e\n\x04role\x18\x03 \x01(\x0e\x32\x10.swarmd.NodeRole\x12\x13\n\x0b\x63\x65rtificate\x18\x04 \x01(\x0c\x12\x18\n\x10root_certificate\x18\x05 \x01(\x0c\x12%\n\x08managers\x18\x06 \x03(\x0b\x32\x13.swarmd.ManagerPeer\x12\x18\n\x10\x65tcd_certificate\x18\x07 \x01(\x0c\x12\x1d\n\x15\x65tcd_root_certificate\x18\x08 \x01(\x0c\x12\x16\n\x0e\x65tcd_endpoints\x18\t \x03(\t25\n\x02\x43\x41\x12/\n\x05Renew\x12\x14.swarmd.RenewRequest\x1a\x10.swarmd.Identityb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15swarmd/proto/ca.proto\x12\x06swarmd\x1a\x1dswarmd/proto/dispatcher.proto\x1a\x1aswarmd/proto/objects.proto\"\x8b\x01\n\x0bJoinRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0b\n\x03\x63sr\x18\x02 \x01(\x0c\x12\x10\n\x08\x65tcd_csr\x18\x03 \x01(\x0c\x12\x10\n\x08hostname\x18\x04 \x01(\t\x12\x0c\n\x04\x61\x64\x64r\x18\x05 \x01(\t\x12.\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32\x18.swarmd.NodeAvailability\"-\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\x12\x10\n\x08\x65tcd_csr\x18\x02 \x01(\x0c\"\xa3\x02\n\x08Identity\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x1e\n\x04role\x18\x03 \x01(\x0e\x32\x10.swarmd.NodeRole\x12\x13\n\x0b\x63\x65rtificate\x18\x04 \x01(\x0c\x12\x18\n\x10root_certificate\x18\x05 \x01(\x0c\x12%\n\x08managers\x18\x06 \x03(\x0b\x32\x13.swarmd.ManagerPeer\x12\x18\n\x10\x65tcd_certificate\x18\x07 \x01(\x0c\x12\x1d\n\x15\x65tcd_root_certificate\x18\x08 \x01(\x0c\x12\x16\n\x0e\x65tcd_endpoints\x18\t \x03(\t\x12+\n\rexternal_etcd\x18\n \x01(\x0b\x32\x14.swarmd.ExternalEtcd25\n\x02\x43\x41\x12/\n\x05Renew\x12\x14.swarmd.RenewRequest\x1a\x10.swarmd.Identityb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENEWREQUEST']._serialized_start=234
   _globals['_RENEWREQUEST']._serialized_end=279
   _globals['_IDENTITY']._serialized_start=282
-  _globals['_IDENTITY']._serialized_end=528
-  _globals['_CA']._serialized_start=530
-  _globals['_CA']._serialized_end=583
+  _globals['_IDENTITY']._serialized_end=573
+  _globals['_CA']._serialized_start=575
+  _globals['_CA']._serialized_end=628
 # @@protoc_insertion_point(module_scope)

@@ -96,6 +96,7 @@ class Identity(_message.Message):
     ETCD_CERTIFICATE_FIELD_NUMBER: _builtins.int
     ETCD_ROOT_CERTIFICATE_FIELD_NUMBER: _builtins.int
     ETCD_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ETCD_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     node_id: _builtins.str
     role: _objects_pb2.NodeRole.ValueType
@@ -112,6 +113,10 @@ class Identity(_message.Message):
     def etcd_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """https://host:2379 of the members there are"""
 
+    @_builtins.property
+    def external_etcd(self) -> _objects_pb2.ExternalEtcd:
+        """managers only: the store, if it is not the managers' own"""
+
     def __init__(
         self,
         *,
@@ -124,10 +129,11 @@ class Identity(_message.Message):
         etcd_certificate: _builtins.bytes = ...,
         etcd_root_certificate: _builtins.bytes = ...,
         etcd_endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        external_etcd: _objects_pb2.ExternalEtcd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["external_etcd", b"external_etcd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "cluster_id", b"cluster_id", "etcd_certificate", b"etcd_certificate", "etcd_endpoints", b"etcd_endpoints", "etcd_root_certificate", b"etcd_root_certificate", "managers", b"managers", "node_id", b"node_id", "role", b"role", "root_certificate", b"root_certificate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "cluster_id", b"cluster_id", "etcd_certificate", b"etcd_certificate", "etcd_endpoints", b"etcd_endpoints", "etcd_root_certificate", b"etcd_root_certificate", "external_etcd", b"external_etcd", "managers", b"managers", "node_id", b"node_id", "role", b"role", "root_certificate", b"root_certificate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

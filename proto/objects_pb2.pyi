@@ -2437,6 +2437,46 @@ class RootCA(_message.Message):
 Global___RootCA: _TypeAlias = RootCA  # noqa: Y015
 
 @_typing.final
+class ExternalEtcd(_message.Message):
+    """An etcd that exists apart from the cluster, and what managers show it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    ROOT_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    root_certificate: _builtins.bytes
+    """PEM, of its servers' authority"""
+    certificate: _builtins.bytes
+    """PEM, of a client"""
+    key: _builtins.bytes
+    """PEM"""
+    prefix: _builtins.str
+    """of all keys, such as /swarmd"""
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """https://host:port"""
+
+    def __init__(
+        self,
+        *,
+        endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        root_certificate: _builtins.bytes = ...,
+        certificate: _builtins.bytes = ...,
+        key: _builtins.bytes = ...,
+        prefix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "endpoints", b"endpoints", "key", b"key", "prefix", b"prefix", "root_certificate", b"root_certificate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExternalEtcd: _TypeAlias = ExternalEtcd  # noqa: Y015
+
+@_typing.final
 class Cluster(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2449,6 +2489,7 @@ class Cluster(_message.Message):
     DEFAULT_ADDR_POOL_FIELD_NUMBER: _builtins.int
     SUBNET_SIZE_FIELD_NUMBER: _builtins.int
     DATA_PATH_PORT_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ETCD_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     subnet_size: _builtins.int
     """default 20"""
@@ -2468,6 +2509,10 @@ class Cluster(_message.Message):
     def default_addr_pool(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """default 10.0.0.0/8"""
 
+    @_builtins.property
+    def external_etcd(self) -> Global___ExternalEtcd:
+        """absent: managers run members of their own"""
+
     def __init__(
         self,
         *,
@@ -2480,10 +2525,11 @@ class Cluster(_message.Message):
         default_addr_pool: _abc.Iterable[_builtins.str] | None = ...,
         subnet_size: _builtins.int = ...,
         data_path_port: _builtins.int = ...,
+        external_etcd: Global___ExternalEtcd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "root_ca", b"root_ca", "spec", b"spec", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "external_etcd", b"external_etcd", "root_ca", b"root_ca", "spec", b"spec", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "data_path_port", b"data_path_port", "default_addr_pool", b"default_addr_pool", "id", b"id", "root_ca", b"root_ca", "spec", b"spec", "subnet_size", b"subnet_size", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "data_path_port", b"data_path_port", "default_addr_pool", b"default_addr_pool", "external_etcd", b"external_etcd", "id", b"id", "root_ca", b"root_ca", "spec", b"spec", "subnet_size", b"subnet_size", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

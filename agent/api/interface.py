@@ -122,6 +122,7 @@ class Membership(Protocol):
         availability: pb.NodeAvailability.ValueType = pb.NODE_AVAILABILITY_ACTIVE,
         default_addr_pool: Sequence[str] = (),
         subnet_size: int = 0,
+        etcd: pb.ExternalEtcd | None = None,
     ) -> str: ...
     async def join(
         self,

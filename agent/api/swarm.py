@@ -34,6 +34,7 @@ async def init(request: web.Request) -> web.Response:
         availability = _availability(fields)
         spec = decode(pb.ClusterSpec, fields.raw("Spec"), "Spec")
         pools, subnet_size = fields.texts("DefaultAddrPool"), fields.number("SubnetSize")
+        etcd = _external_etcd(fields.part("SwarmdEtcd")) if fields.has("SwarmdEtcd") else None
     node_id = await services(request).membership.init(
         listen_addr=listen_addr,
         advertise_addr=advertise_addr,
@@ -42,8 +43,21 @@ async def init(request: web.Request) -> web.Response:
         default_addr_pool=pools,
         # Docker's clients send 24 with no pools; it speaks of pools only.
         subnet_size=subnet_size if pools else 0,
+        etcd=etcd,
     )
     return answer(node_id)
+
+
+def _external_etcd(part: Fields) -> pb.ExternalEtcd:
+    """Not Docker's: where the cluster's state is kept, if not by etcd members of the managers' own."""
+    with part as fields:
+        return pb.ExternalEtcd(
+            endpoints=fields.texts("Endpoints"),
+            root_certificate=fields.text("CACert").encode(),
+            certificate=fields.text("Cert").encode(),
+            key=fields.text("Key").encode(),
+            prefix=fields.text("Prefix") or "/swarmd",
+        )
 
 
 async def join(request: web.Request) -> web.Response:

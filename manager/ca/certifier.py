@@ -103,6 +103,8 @@ def certify(cluster: Cluster, node: Node, request: JoinRequest | RenewRequest, m
             request.etcd_csr, etcd, validity
         )
         identity.etcd_root_certificate = ca.etcd_certificate
+        if cluster.HasField("external_etcd"):
+            identity.external_etcd.CopyFrom(cluster.external_etcd)
         hosts = [member.description.addr for member in managers if member.etcd_member_id]
         identity.etcd_endpoints.extend(f"https://{host_port(host, ETCD_PORT)}" for host in hosts)
     return identity

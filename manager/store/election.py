@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from swarmd.manager.store.etcd import PREFIX
 from swarmd.manager.store.etcd_client import EtcdClient, prefix_end
 from swarmd.manager.store.interface import Fence, Leadership
 from swarmd.proto import etcd_pb2 as rpc
@@ -17,7 +18,6 @@ from swarmd.proto.backoff import Backoff
 from swarmd.proto.errors import Internal, SwarmdError, Unavailable
 
 log = logging.getLogger(__name__)
-CANDIDATES = b"/swarmd/election/"
 TTL = 3  # s; etcd does not go below one and a half of its own election timeout
 RENEWAL = 0.8  # s
 SURE = 2.5  # s since the last renewal was *asked for*: until then the lease cannot have ended
@@ -36,8 +36,9 @@ class _Candidate:
 
 
 class EtcdElection:
-    def __init__(self, client: EtcdClient) -> None:
+    def __init__(self, client: EtcdClient, prefix: str = PREFIX) -> None:
         self._client = client
+        self._candidates = f"{prefix}/election/".encode()
 
     @asynccontextmanager
     async def campaign(self, candidate: str) -> AsyncIterator[Leadership]:
@@ -63,7 +64,7 @@ class EtcdElection:
 
     async def _stand(self, candidate: str) -> _Candidate:
         lease = await self._client.grant(TTL)
-        key = CANDIDATES + f"{lease:x}".encode()
+        key = self._candidates + f"{lease:x}".encode()
         request = rpc.TxnRequest()
         request.compare.add(key=key, target=rpc.Compare.CREATE, create_revision=0)
         request.success.add().request_put.CopyFrom(rpc.PutRequest(key=key, value=candidate.encode(), lease=lease))
@@ -73,20 +74,21 @@ class EtcdElection:
         return _Candidate(lease, Fence(key.decode(), answer.header.revision))
 
     async def _queue(self) -> list[rpc.KeyValue]:
-        _, found = await self._client.range(CANDIDATES, prefix_end(CANDIDATES))
+        _, found = await self._client.range(self._candidates, prefix_end(self._candidates))
         return sorted(found, key=lambda kv: kv.create_revision)
 
     async def _first_in_line(self, mine: _Candidate) -> None:
         backoff = Backoff(base=0.05, cap=0.5)
         while True:
             try:
-                revision, found = await self._client.range(CANDIDATES, prefix_end(CANDIDATES))
+                revision, found = await self._client.range(self._candidates, prefix_end(self._candidates))
                 before = [kv for kv in found if kv.create_revision < mine.fence.create_revision]
                 if not any(kv.key.decode() == mine.fence.key for kv in found):
                     raise _CandidacyLost(f"the candidacy {mine.fence.key} ended: its lease was not renewed in time")
                 if not before:
                     return
-                async with aclosing(self._client.watch(CANDIDATES, prefix_end(CANDIDATES), revision + 1)) as responses:
+                watch = self._client.watch(self._candidates, prefix_end(self._candidates), revision + 1)
+                async with aclosing(watch) as responses:
                     async for response in responses:
                         if response.events:
                             break

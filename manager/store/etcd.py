@@ -1,8 +1,8 @@
 """The store on etcd: a cache that follows one prefix, and transactions that compare what they expect.
 
-    /swarmd/v1/<kind>/<id>          an object, serialised without its version, which is the key's mod_revision
-    /swarmd/names/<kind>/<name>     the id of the object that has the name, so that a name is taken once
-    /swarmd/election/<lease>        a candidate (election.py)
+    <prefix>/v1/<kind>/<id>         an object, serialised without its version, which is the key's mod_revision
+    <prefix>/names/<kind>/<name>    the id of the object that has the name, so that a name is taken once
+    <prefix>/election/<lease>       a candidate (election.py)
 
 An answer that does not come leaves the outcome of a transaction unknown.  The same transaction is then sent again: if
 it had been applied, its comparisons fail, and what is there is just what it wants to write.
@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 
 from swarmd.manager.store.cache import Cache
 from swarmd.manager.store.cached import CachedStore
@@ -25,15 +26,16 @@ from swarmd.proto.clock import Clock
 from swarmd.proto.errors import SwarmdError, Unavailable
 
 log = logging.getLogger(__name__)
-OBJECTS = b"/swarmd/v1/"
-NAMES = b"/swarmd/names/"
+PREFIX = "/swarmd"
 PATIENCE = 5.0  # s, for a transaction whose outcome is unknown, and for the watch to bring what was committed
 
 
 @asynccontextmanager
-async def open_store(client: EtcdClient, clock: Clock, limits: Limits | None = None) -> AsyncIterator[CachedStore]:
+async def open_store(
+    client: EtcdClient, clock: Clock, limits: Limits | None = None, prefix: str = PREFIX
+) -> AsyncIterator[CachedStore]:
     """Enter once everything is in the cache; raises Unavailable if etcd does not answer."""
-    follower = _Follower(client)
+    follower = _Follower(client, Keys(prefix))
     revision = await follower.list()
     async with asyncio.TaskGroup() as group:
         following = group.create_task(follower.follow(revision))
@@ -44,7 +46,8 @@ async def open_store(client: EtcdClient, clock: Clock, limits: Limits | None = N
 class _Follower:
     """Keeps the cache what etcd holds, and commits: satisfies Committer."""
 
-    def __init__(self, client: EtcdClient) -> None:
+    def __init__(self, client: EtcdClient, keys: "Keys") -> None:
+        self._keys = keys
         self.cache = Cache()
         self._client = client
 
@@ -52,8 +55,8 @@ class _Follower:
 
     async def list(self) -> int:
         """Make the cache what etcd holds now; return the revision of that."""
-        revision, found = await self._client.range(OBJECTS, prefix_end(OBJECTS))
-        self.cache.replace(revision, [decoded(key_of(kv.key), kv) for kv in found])
+        revision, found = await self._client.range(self._keys.objects, prefix_end(self._keys.objects))
+        self.cache.replace(revision, [decoded(self._keys.parsed(kv.key), kv) for kv in found])
         return revision
 
     async def follow(self, revision: int) -> None:
@@ -61,14 +64,15 @@ class _Follower:
         backoff = Backoff(base=0.05, cap=1.0)
         while True:
             try:
-                async with aclosing(self._client.watch(OBJECTS, prefix_end(OBJECTS), revision + 1)) as responses:
+                objects = self._keys.objects
+                async with aclosing(self._client.watch(objects, prefix_end(objects), revision + 1)) as responses:
                     async for response in responses:
                         backoff.reset()
                         if response.compact_revision:
                             log.info("revision %d is compacted: listing again", revision)
                             revision = await self.list()
                             break
-                        for at, writes in by_revision(response):
+                        for at, writes in by_revision(response, self._keys):
                             self.cache.apply(at, writes)
                             revision = at
             except SwarmdError as problem:
@@ -78,7 +82,7 @@ class _Follower:
     # ------------------------------------------------------------ committing
 
     async def commit(self, tx: Transaction, fence: Fence | None) -> bool:
-        request = request_of(tx, fence)
+        request = request_of(tx, fence, self._keys)
         if not request.success:  # what is deleted was never there
             return True
         response, resent = await self._sent(request)
@@ -92,7 +96,8 @@ class _Follower:
         if fence and (kv := found.get(fence.key.encode(), rpc.KeyValue())).create_revision != fence.create_revision:
             raise LeadershipLost(f"the leader's key {fence.key} is gone{f': {kv.value!r} has it' if kv.value else ''}")
         # Deleted keys have no revision to wait for: the caller runs again after a pause, and sees them gone by then.
-        await self._caught_up(max((kv.mod_revision for kv in found.values() if kv.key.startswith(OBJECTS)), default=0))
+        ours = [kv.mod_revision for kv in found.values() if kv.key.startswith(self._keys.objects)]
+        await self._caught_up(max(ours, default=0))
         return False
 
     async def _sent(self, request: rpc.TxnRequest) -> tuple[rpc.TxnResponse, bool]:
@@ -118,22 +123,44 @@ class _Follower:
             raise Unavailable("etcd made the change but does not tell of it: it may have lost its quorum") from None
 
 
-def request_of(tx: Transaction, fence: Fence | None) -> rpc.TxnRequest:
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Where things are under a prefix."""
+
+    prefix: str
+
+    @property
+    def objects(self) -> bytes:
+        return f"{self.prefix}/v1/".encode()
+
+    def object(self, key: Key) -> bytes:
+        kind, id = key
+        return self.objects + f"{kind_name(kind)}/{id}".encode()
+
+    def name(self, kind: Kind, name: str) -> bytes:
+        return f"{self.prefix}/names/{kind_name(kind)}/{name}".encode()
+
+    def parsed(self, key: bytes) -> Key:
+        kind, _, id = key.removeprefix(self.objects).decode().partition("/")
+        return _KINDS[kind], id
+
+
+def request_of(tx: Transaction, fence: Fence | None, keys: Keys) -> rpc.TxnRequest:
     """Compare all that is expected, write all that is written; if anything differs, tell how it is."""
     request = rpc.TxnRequest()
     if fence:
         key = fence.key.encode()
         request.compare.add(key=key, target=rpc.Compare.CREATE, create_revision=fence.create_revision)
     for expected, version in tx.expected.items():
-        request.compare.add(key=object_key(expected), target=rpc.Compare.MOD, mod_revision=version)
+        request.compare.add(key=keys.object(expected), target=rpc.Compare.MOD, mod_revision=version)
     for written, obj in tx.writes.items():
         if obj is None and not tx.expected[written]:
             continue
-        _write(request, object_key(written), None if obj is None else obj.SerializeToString(deterministic=True))
+        _write(request, keys.object(written), None if obj is None else obj.SerializeToString(deterministic=True))
     for (kind, name), taker in tx.name_claims().items():
         if taker is not None and tx.is_free(kind, name):
-            request.compare.add(key=name_key(kind, name), target=rpc.Compare.CREATE, create_revision=0)
-        _write(request, name_key(kind, name), None if taker is None else taker.encode())
+            request.compare.add(key=keys.name(kind, name), target=rpc.Compare.CREATE, create_revision=0)
+        _write(request, keys.name(kind, name), None if taker is None else taker.encode())
     for one in request.compare:
         request.failure.add().request_range.key = one.key
     return request
@@ -159,7 +186,7 @@ def is_there(request: rpc.TxnRequest, found: dict[bytes, rpc.KeyValue]) -> bool:
     )
 
 
-def by_revision(response: rpc.WatchResponse) -> Iterator[tuple[int, list[tuple[Key, AnyObject | None]]]]:
+def by_revision(response: rpc.WatchResponse, keys: Keys) -> Iterator[tuple[int, list[tuple[Key, AnyObject | None]]]]:
     """The changes of each revision, in order."""
     writes: list[tuple[Key, AnyObject | None]] = []
     at = 0
@@ -168,27 +195,13 @@ def by_revision(response: rpc.WatchResponse) -> Iterator[tuple[int, list[tuple[K
             yield at, writes
             writes = []
         at = event.kv.mod_revision
-        key = key_of(event.kv.key)
+        key = keys.parsed(event.kv.key)
         writes.append((key, decoded(key, event.kv) if event.type == rpc.Event.PUT else None))
     if writes:
         yield at, writes
 
 
 _KINDS: dict[str, Kind] = {kind_name(kind): kind for kind in KINDS}
-
-
-def name_key(kind: Kind, name: str) -> bytes:
-    return NAMES + f"{kind_name(kind)}/{name}".encode()
-
-
-def object_key(key: Key) -> bytes:
-    kind, id = key
-    return OBJECTS + f"{kind_name(kind)}/{id}".encode()
-
-
-def key_of(key: bytes) -> Key:
-    kind, _, id = key.removeprefix(OBJECTS).decode().partition("/")
-    return _KINDS[kind], id
 
 
 def decoded(key: Key, kv: rpc.KeyValue) -> AnyObject:

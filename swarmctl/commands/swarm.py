@@ -1,10 +1,11 @@
 """swarmctl swarm ..."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from swarmd.swarmctl import values
-from swarmd.swarmctl.client import Client
+from swarmd.swarmctl.client import Client, Refusal
 
 
 def add(verbs: Any) -> None:
@@ -15,6 +16,7 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--default-addr-pool-mask-length", type=values.count, default=0, metavar="BITS")
     _spec_flags(parser)
+    _etcd_flags(parser)
     parser.set_defaults(run=init, parser=parser)
 
     parser = verbs.add_parser("join", help="join a cluster, in the role that the token is for")
@@ -51,6 +53,36 @@ def _spec_flags(parser: argparse.ArgumentParser) -> None:
     add("--task-history-limit", type=values.count, metavar="COUNT", help="ended tasks kept for each slot")
 
 
+def _etcd_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--etcd-endpoints", default="", metavar="URL[,URL...]",
+        help="keep the cluster's state in this etcd, which must be empty below the prefix")  # fmt: skip
+    add("--etcd-cacert", default="", metavar="FILE", help="PEM: the authority of that etcd's certificates")
+    add("--etcd-cert", default="", metavar="FILE", help="PEM: the managers' certificate for that etcd")
+    add("--etcd-key", default="", metavar="FILE", help="PEM: its key")
+    add("--etcd-prefix", default="", metavar="PATH", help="where its keys are in that etcd (default: /swarmd)")
+
+
+def _etcd(args: argparse.Namespace) -> dict[str, Any] | None:
+    files = (args.etcd_cacert, args.etcd_cert, args.etcd_key)
+    if not args.etcd_endpoints:
+        if any((*files, args.etcd_prefix)):
+            args.parser.error("--etcd-cacert, --etcd-cert, --etcd-key and --etcd-prefix go with --etcd-endpoints")
+        return None
+    if not all(files):
+        args.parser.error("--etcd-endpoints needs --etcd-cacert, --etcd-cert and --etcd-key")
+    ca, certificate, key = (_pem(path) for path in files)
+    endpoints = [url for url in args.etcd_endpoints.split(",") if url]
+    return {"Endpoints": endpoints, "CACert": ca, "Cert": certificate, "Key": key, "Prefix": args.etcd_prefix}
+
+
+def _pem(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError as problem:
+        raise Refusal(f"{path}: {(problem.strerror or str(problem)).lower()}") from None
+
+
 def _edit(spec: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     for section, field, value in (
         ("CAConfig", "NodeCertExpiry", args.cert_expiry),
@@ -72,6 +104,7 @@ def init(client: Client, args: argparse.Namespace) -> None:
             "DefaultAddrPool": args.default_addr_pool,
             "SubnetSize": args.default_addr_pool_mask_length,
             "Spec": _edit({}, args),
+            "SwarmdEtcd": _etcd(args),
         },
     )
     print(f"Swarm initialized: this node ({node}) is now a manager.\n")

@@ -13,7 +13,7 @@ import pytest
 
 from swarmd.manager.store.edit import edited
 from swarmd.manager.store.election import EtcdElection
-from swarmd.manager.store.etcd import OBJECTS, open_store
+from swarmd.manager.store.etcd import PREFIX, Keys, open_store
 from swarmd.manager.store.interface import AnyObject, Commit, Election, LeadershipLost, Store, Tx
 from swarmd.manager.store.memory import MemoryBackend, MemoryElection, MemoryStore
 from swarmd.proto import etcd_pb2 as rpc
@@ -257,9 +257,9 @@ async def test_what_was_compacted_away_is_listed_again(tmp_path: Path) -> None:
             kill_etcd(member)  # the watch is down while others write and compact
             async with type(client)([member.client_url], cluster.tls) as other:
                 await until_answers(other)
-                put = rpc.PutRequest(key=OBJECTS + b"task/new", value=Task(id="new").SerializeToString())
+                put = rpc.PutRequest(key=Keys(PREFIX).objects + b"task/new", value=Task(id="new").SerializeToString())
                 await other.call("put", lambda at: at.kv.Put(put))
-                gone = rpc.DeleteRangeRequest(key=OBJECTS + b"task/gone")
+                gone = rpc.DeleteRangeRequest(key=Keys(PREFIX).objects + b"task/gone")
                 answer = await other.call("delete", lambda at: at.kv.DeleteRange(gone))
                 compact = rpc.CompactionRequest(revision=answer.header.revision)
                 await other.call("compact", lambda at: at.kv.Compact(compact))

@@ -292,6 +292,7 @@ class FakeMembership:
         availability: pb.NodeAvailability.ValueType = pb.NODE_AVAILABILITY_ACTIVE,
         default_addr_pool: Sequence[str] = (),
         subnet_size: int = 0,
+        etcd: pb.ExternalEtcd | None = None,
     ) -> str:
         if self._info.state != "inactive":
             raise FailedPrecondition("this node is already part of a swarm")
