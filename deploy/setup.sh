@@ -11,7 +11,7 @@ say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
 packages=(etcd-server nftables libnftables1 iproute2 util-linux busybox-static ca-certificates python3-venv curl)
 extras=""
 if [ "${1:-}" = --dev ]; then
-  packages+=(git iputils-ping runc podman)
+  packages+=(git iputils-ping runc podman qemu-system-x86)
   extras="[dev]"
 fi
 
@@ -26,6 +26,20 @@ if [ ${#missing[@]} -gt 0 ]; then
   [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod +x "$policy"; trap 'rm -f "$policy"' EXIT; }
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# A kernel only for tests/vm/run: unpacked, not installed, so this machine's own way to boot stays as it is.
+vm=/var/cache/swarmd-vm
+if [ "${1:-}" = --dev ] && ! compgen -G "$vm/boot/vmlinuz-*" >/dev/null; then
+  say "fetching a kernel for tests in a virtual machine"
+  apt-get update -qq
+  image=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/ { print $2; exit }')
+  unpacked=$(mktemp -d)
+  (cd "$unpacked" && apt-get download -qq -o APT::Sandbox::User=root "$image" && dpkg-deb -x ./*.deb .)
+  busybox depmod -b "$unpacked" "${image#linux-image-}"
+  mkdir -p "$vm"
+  cp -r "$unpacked/lib" "$unpacked/boot" "$vm/"
+  rm -r "$unpacked"
 fi
 
 python=$(command -v python3)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything a change must pass, as CI runs it: checks, unit and property tests, then the tests that make real containers,
 # networks and clusters. Installs what it needs, needs root, leaves nothing behind.
-# Usage: deploy/test.sh [unit|check|host|cluster]...     default: all, in that order
+# Usage: deploy/test.sh [check|unit|host|vm|cluster]...     default: all, in that order
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "test: needs root: the tests make namespaces, mounts and cgroups" >&2; exit 1; }
@@ -11,8 +11,8 @@ say() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }
 
 check() {
   say "ruff, mypy, layers"
-  "$bin/ruff" check . deploy/devcluster
-  "$bin/ruff" format --check . deploy/devcluster
+  "$bin/ruff" check . deploy/devcluster tests/vm/run
+  "$bin/ruff" format --check . deploy/devcluster tests/vm/run
   "$bin/mypy" proto runtime agent manager swarmctl
   "$bin/lint-imports"
 }
@@ -22,17 +22,21 @@ unit() {
 }
 host() {
   say "containers and networks on this machine"
-  "$bin/pytest" -q -m 'root and not cluster'
+  "$bin/pytest" -q -m 'root and not cluster and not vm'
+}
+vm() {
+  say "containers where only cgroup v2 is, in a virtual machine"
+  tests/vm/run
 }
 cluster() {
   say "clusters of three hosts"
   "$bin/pytest" -q -m cluster --timeout 300
 }
 
-[ $# -gt 0 ] || set -- check unit host cluster
+[ $# -gt 0 ] || set -- check unit host vm cluster
 for part in "$@"; do
   case "$part" in
-    check | unit | host | cluster) "$part" ;;
-    *) echo "test: no part $part: they are check, unit, host and cluster" >&2; exit 2 ;;
+    check | unit | host | vm | cluster) "$part" ;;
+    *) echo "test: no part $part: they are check, unit, host, vm and cluster" >&2; exit 2 ;;
   esac
 done

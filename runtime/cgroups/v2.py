@@ -80,8 +80,8 @@ def _hand_on(group: Path, controllers: str) -> None:
                 raise
             if time.monotonic() > deadline:
                 raise Conflict(
-                    f"cgroup {group} has processes that can't be moved into {_PROCESSES}, so it can't limit containers: "
-                    "choose another --cgroup-parent"
+                    f"cgroup {group} can't limit containers, as it has processes that can't be moved into "
+                    f"{_PROCESSES}: choose another --cgroup-parent"
                 ) from None
         _move_processes(group, group / _PROCESSES)
 

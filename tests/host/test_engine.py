@@ -127,6 +127,12 @@ async def test_memory_limit_ends_in_137_with_a_reason(host: Host) -> None:
     assert (ended.code, ended.oom_killed) == (137, True)
 
 
+async def test_a_device_that_was_not_given_can_be_made_but_not_opened(host: Host) -> None:
+    script = "mount -t tmpfs t /tmp; cd /tmp; mknod kmsg c 1 11 && mknod null c 1 3; echo > null && echo fine; cat kmsg"
+    ran = await host.run(script, security=Security(cap_add=("SYS_ADMIN",)))
+    assert (ran.out, ran.err) == ("fine\n", "cat: can't open 'kmsg': Operation not permitted\n")
+
+
 async def test_pids_limit(host: Host) -> None:
     ran = await host.run("for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait", limits=Limits(pids=5))
     assert "can't fork" in ran.err

@@ -98,7 +98,7 @@ def test_v2_puts_all_limits_in_one_place_and_enables_controllers_on_the_way(kern
         "pids.max": "99",
     }
     for group in ("unified", "unified/host1", "unified/host1/swarmd"):
-        assert (kernel / group / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+        assert (kernel / group / "cgroup.subtree_control").read_text() == "+cpu +io +memory +pids"
     cgroup.kill()
     assert (kernel / "unified/host1/swarmd/abc/cgroup.kill").read_text() == "1"
     cgroup.update(Limits())
