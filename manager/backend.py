@@ -29,7 +29,7 @@ from swarmd.proto.errors import SwarmdError, Unavailable
 from swarmd.proto.identity import IdentityFiles
 from swarmd.proto.objects_pb2 import ExternalEtcd
 
-LOOK_AGAIN = 5.0  # s, between looks at who the members are
+LOOK_AGAIN = 5.0  # s, between looks at who the members are, and at the certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ async def _external(config: Place, etcd: ExternalEtcd, clock: Clock) -> AsyncIte
 async def _own(config: Place, files: IdentityFiles, identity: Identity, clock: Clock) -> AsyncIterator[Backend]:
     own = MemberFiles(files.etcd_certificate, files.etcd_key, files.etcd_root_certificate)
     member = EtcdMember(identity.node_id, identity.cluster_id, config.address, config.directory / "manager", own)
-    tls = EtcdTLS(own.certificate.read_bytes(), own.key.read_bytes(), own.root.read_bytes())
+    tls = _tls(own)
     await member.prepare()
     async with (
         EtcdClient([member.client_url], tls) as client,
@@ -90,6 +90,7 @@ async def _own(config: Place, files: IdentityFiles, identity: Identity, clock: C
     ):
         member_id = await _voting(member, identity, tls)
         background = [group.create_task(member.upkeep(client)), group.create_task(_follow_members(member, client))]
+        background.append(group.create_task(_follow_certificate(client, own, tls)))
         await _until_readable(client)
         async with open_store(client, clock, Limits(operations=MAX_OPERATIONS, size=MAX_REQUEST // 2)) as store:
             yield Backend(store, EtcdElection(client), EtcdMembers(client), member_id)
@@ -132,3 +133,17 @@ async def _follow_members(member: EtcdMember, client: EtcdClient) -> None:
             urls = client_urls(await client.members())
             await client.use([member.client_url, *(url for url in urls if url != member.client_url)])
         await asyncio.sleep(LOOK_AGAIN)
+
+
+def _tls(files: MemberFiles) -> EtcdTLS:
+    return EtcdTLS(files.certificate.read_bytes(), files.key.read_bytes(), files.root.read_bytes())
+
+
+async def _follow_certificate(client: EtcdClient, files: MemberFiles, shown: EtcdTLS) -> None:
+    """Show etcd the certificate that the node daemon has renewed; etcd itself reads its files at each handshake."""
+    while True:
+        await asyncio.sleep(LOOK_AGAIN)
+        with suppress(FileNotFoundError):  # demoted: this manager is about to end
+            if (now := _tls(files)) != shown:
+                await client.renew(now)
+                shown = now

@@ -97,6 +97,15 @@ class EtcdClient:
         for endpoint in dropped:
             await endpoint.channel.close(None)
 
+    async def renew(self, tls: EtcdTLS) -> None:
+        """Show this certificate from now on: a channel shows the one it was made with.
+
+        Calls under way get time to end; a watch ends, and its caller resumes it.
+        """
+        outdated, self._tls = self._endpoints, tls
+        self._endpoints = [Endpoint(endpoint.url, tls) for endpoint in outdated]
+        await asyncio.gather(*(endpoint.channel.close(PATIENCE) for endpoint in outdated))
+
     @property
     def current(self) -> Endpoint:
         return self._endpoints[0]
@@ -123,7 +132,8 @@ class EtcdClient:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
-                problem = Unavailable(f"the connection to etcd was closed ({what})")  # grpc cancels a closed channel
+                # grpc cancels the calls of a channel that is closed, those that were sent too
+                problem = UnknownOutcome(f"the connection to etcd was closed ({what})")
             self.rotate(endpoint)
             unknown = isinstance(problem, UnknownOutcome) and not idempotent
             if unknown or not isinstance(problem, Unavailable) or loop.time() >= end:
