@@ -1,6 +1,7 @@
 """Three hosts, an image on each; a cluster is made once for a test file, and every host is put back on after a test."""
 
 import os
+import re
 import subprocess
 import tarfile
 import time
@@ -71,6 +72,19 @@ class Cluster:
         done = self.run(*words, host=host, timeout=timeout)
         assert done.returncode == 0, f"swarmctl {' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
+
+    def refused(self, *words: str, says: str, host: str = "host1") -> None:
+        """The command fails, and says why in one sentence that the pattern is found in."""
+        done = self.run(*words, host=host, timeout=30)
+        sentence, *usage = done.stderr.strip().splitlines() or [""]
+        assert done.returncode in (1, 2), f"swarmctl {' '.join(words)}: {done.stdout}{done.stderr}"
+        assert re.search(says, sentence), f"swarmctl {' '.join(words)}: {done.stderr}"
+        assert sentence.startswith("swarmctl"), sentence
+        assert "internal error" not in sentence
+        assert all(line.startswith("See ") for line in usage), done.stderr
+
+    def data(self, host: str) -> Path:
+        return Path(f"/var/lib/swarmd-dev/{self.name}/{host}/data")
 
     def on(self, host: str, *command: str) -> str:
         return self.devcluster("exec", host, "--", *command)
@@ -209,6 +223,17 @@ def three_managers(image: Path) -> Iterator[Cluster]:
     name = f"t{os.getpid() % 10000}"
     try:
         yield make(name, 3, image)
+    finally:
+        if not os.environ.get("KEEP_CLUSTER"):
+            Cluster(name).devcluster("down")
+
+
+@pytest.fixture(scope="module")
+def one_manager(image: Path) -> Iterator[Cluster]:
+    """host1 is the manager; host2 and host3 are workers."""
+    name = f"u{os.getpid() % 10000}"
+    try:
+        yield make(name, 1, image)
     finally:
         if not os.environ.get("KEEP_CLUSTER"):
             Cluster(name).devcluster("down")
