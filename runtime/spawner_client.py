@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from swarmd.runtime.errors import StartError
+from swarmd.runtime.stages import syscalls
 
 _LIBRARY = Path(__file__).parents[2]  # the folder that holds the swarmd package
 _PROGRAM = "import sys; sys.path.append(sys.argv.pop(1)); from swarmd.runtime.stages.spawner import main; main()"
@@ -30,8 +31,15 @@ class Spawner:
         """Start the process; called once before the daemon has threads, and again when it is found dead."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-S", "-E", "-c", _PROGRAM, str(_LIBRARY), str(theirs.fileno())]
-
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd="/")
+        interpreter = syscalls.read_only_copy(sys.executable)
+        self._process = subprocess.Popen(
+            command,
+            executable=f"/proc/self/fd/{interpreter}",
+            pass_fds=[theirs.fileno(), interpreter],
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+        )
+        os.close(interpreter)
         theirs.close()
         self._socket = ours
 

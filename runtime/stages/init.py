@@ -85,6 +85,10 @@ def join_namespaces(init: Init) -> None:
     init.shared_memory = namespaces.borrow_shared_memory(init.linux)
 
 
+def keyring(init: Init) -> None:
+    syscalls.leave_keyring()
+
+
 def hostname(init: Init) -> None:
     if name := init.config.get("hostname"):
         socket.sethostname(name)
@@ -266,6 +270,7 @@ STEPS = (
     ulimits,
     seccomp_profile,
     join_namespaces,
+    keyring,
     hostname,
     root_filesystem,
     mount,

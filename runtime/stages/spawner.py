@@ -25,7 +25,10 @@ LARGEST_REQUEST = 128 * 1024
 
 
 def main() -> None:
-    requests = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, int(sys.argv[1]))
+    fd = int(sys.argv[1])
+    os.closerange(3, fd)
+    syscalls.close_from(fd + 1)
+    requests = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
     requests.set_inheritable(False)
     os.setsid()
     syscalls.set_title("swarmd-spawner")

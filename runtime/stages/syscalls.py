@@ -6,6 +6,7 @@ go through their libc functions.
 """
 
 import ctypes
+import errno
 import os
 import struct
 from typing import Any
@@ -51,6 +52,8 @@ _SECCOMP_MODE_FILTER = 2
 
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
 _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
+_KEYCTL = {"aarch64": 219}.get(os.uname().machine, 250)
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
 _OPEN_TREE_CLONE = 1
 _AT_RECURSIVE = 0x8000
@@ -157,6 +160,25 @@ def install_seccomp(program: bytes) -> None:
     fprog = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
     holder = ctypes.create_string_buffer(fprog, len(fprog))
     prctl(PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(holder))
+
+
+def read_only_copy(path: str) -> int:
+    """Return a descriptor of a file on a read-only mount of its own.
+
+    What is executed through it can't be written through /proc/<pid>/exe, whoever may open that: CVE-2019-5736.
+    """
+    fd = open_tree(os.path.realpath(path), False)
+    set_mount_attributes(fd, ATTR_RDONLY, 0, False, path)
+    return fd
+
+
+def leave_keyring() -> None:
+    """Take a new, empty session keyring: the daemon's may hold keys of the host; keyctl(2)."""
+    try:
+        _syscall("session keyring", _KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):  # a kernel without keys, or one that lets us have none
+            raise
 
 
 def close_from(first: int) -> None:
