@@ -126,13 +126,13 @@ def test_what_a_member_is_not_allowed(one_manager: Cluster) -> None:
 def test_a_worker_leaves_and_only_a_right_token_brings_it_back(one_manager: Cluster, other_cluster: Cluster) -> None:
     cluster = one_manager
     token = cluster.swarmctl("swarm", "join-token", "-q", "worker")
-    cluster.swarmctl("service", "create", "--name", "web", "--replicas", "3", *AT_ONCE, "demo", "sleep", "1000")
-    cluster.converged("web", 3)
+    cluster.swarmctl("service", "create", "--name", "sleeper", "--replicas", "3", *AT_ONCE, "demo", "sleep", "1000")
+    cluster.converged("sleeper", 3)
     cluster.swarmctl("swarm", "leave", host="host3")
     assert (state(cluster, "host3"), cluster.swarmctl("ps", "-q", host="host3")) == ("inactive", "")
     assert not (cluster.data("host3") / "cluster").exists()
     wait_for(lambda: cluster.run("node", "rm", "host3").returncode == 0, "removal of the node, once it is down")
-    cluster.converged("web", 3)
+    cluster.converged("sleeper", 3)
 
     manager = cluster.address("host1")
     foreign = other_cluster.swarmctl("swarm", "join-token", "-q", "worker")
@@ -154,9 +154,10 @@ def test_a_worker_leaves_and_only_a_right_token_brings_it_back(one_manager: Clus
     assert set(cluster.nodes()) == {"host1", "host2"}
 
     cluster.swarmctl(*join(cluster, "host3", rotated), host="host3")
-    cluster.swarmctl("service", "scale", "web=5")
-    assert cluster.nodes()["host3"]["ID"] in {task["NodeID"] for task in cluster.running("web")}
-    cluster.swarmctl("service", "rm", "web")
+    wait_for(lambda: cluster.nodes()["host3"]["Status"]["State"] == "ready", "host3 to be ready")
+    cluster.swarmctl("service", "scale", "sleeper=5")
+    assert cluster.nodes()["host3"]["ID"] in {task["NodeID"] for task in cluster.running("sleeper")}
+    cluster.swarmctl("service", "rm", "sleeper")
 
 
 def grpc_answer(address: str, name: str, root: Path, *pair: Path) -> str:
