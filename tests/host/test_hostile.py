@@ -45,7 +45,7 @@ async def attempt(host: Host, code: str, **config: Any) -> str:
 
 SEEK = """
     import glob, os, time
-    fds, refused, wrote = {}, set(), []
+    fds, refused, wrote, interpreter = {}, set(), [], os.stat("/proc/self/exe").st_ino
     end = time.monotonic() + 15
     while time.monotonic() < end and not os.path.exists("/stop"):
         for exe in glob.glob("/proc/[0-9]*/exe"):
@@ -58,12 +58,11 @@ SEEK = """
             except OSError:
                 continue
         for fd in fds.values():
-            path = os.readlink(f"/proc/self/fd/{fd}")
-            if "python" not in path:
+            if os.fstat(fd).st_ino != interpreter:
                 continue
             try:
                 os.close(os.open(f"/proc/self/fd/{fd}", os.O_WRONLY))
-                wrote.append(path)
+                wrote.append(os.readlink(f"/proc/self/fd/{fd}"))
             except OSError as error:
                 refused.add(error.strerror)
     print("wrote", wrote, "refused", sorted(refused))
