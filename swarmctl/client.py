@@ -1,55 +1,49 @@
-"""The Engine API over a unix socket or mTLS: requests, streams, and refusals as one sentence.
+"""The Engine API: requests, streams, and refusals as one sentence.
 
 Standard library only: a command must start in tens of milliseconds.
 """
 
-import http.client
 import json
 import os
-import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
-API_VERSION = "v1.44"
+from swarmd.swarmctl import dial, http
+
+API_VERSION = "v1.50"
 CONFLICT = 409
 ATTEMPTS = 5  # at a change that others come between
 PAUSE = 0.05  # s, before the second one; twice as long each time
-DEFAULT_HOST = "unix:///run/swarmd/swarmd.sock"
 
 
 class Refusal(Exception):
-    """One sentence for the user.  status: the HTTP status, or 0 when nothing answered."""
+    """One sentence for the user.  status: the HTTP status, or 0 when nothing answered; code: how the command ends."""
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    def __init__(self, message: str, status: int = 0, code: int = 1) -> None:
         super().__init__(message)
         self.status = status
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(self._path)
-
-
-def host_from(flag: str | None) -> str:
-    return flag or os.environ.get("SWARMCTL_HOST") or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        self.code = code
 
 
 class Client:
-    def __init__(self, host: str) -> None:
-        self.host = host
+    """debug: tell standard error of every request; warnings: of the daemon's warnings."""
 
-    def get(self, path: str, **query: object) -> Any:
+    def __init__(self, endpoint: dial.Endpoint, *, debug: bool = False, warnings: bool = True) -> None:
+        self.endpoint = endpoint
+        self._debug = debug
+        self._warnings = warnings
+
+    @property
+    def host(self) -> str:
+        return self.endpoint.host
+
+    def get(self, path: str, /, **query: object) -> Any:
         return self._json("GET", path, query)
 
-    def post(self, path: str, body: object = None, **query: object) -> Any:
+    def post(self, path: str, body: object = None, /, **query: object) -> Any:
         return self._json("POST", path, query, body)
 
     def revise(self, kind: str, name: str, edit: Callable[[Any], Any], **query: object) -> tuple[Any, Any]:
@@ -71,25 +65,58 @@ class Client:
         spec, version = edit(current), current["Version"]["Index"]
         return current, self.post(f"/{kind}/{current['ID']}/update", spec, version=version, **query)
 
-    def delete(self, path: str, **query: object) -> Any:
+    def delete(self, path: str, /, **query: object) -> Any:
         return self._json("DELETE", path, query)
 
-    def upload(self, path: str, content: IO[bytes], **query: object) -> Iterator[Any]:
+    def head(self, path: str, /, **query: object) -> Mapping[str, str]:
+        return self._send("HEAD", path, query).headers
+
+    def upload(self, path: str, content: IO[bytes], /, **query: object) -> Iterator[Any]:
         """POST a stream; yield the JSON objects of the answer."""
-        headers = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
-        response = self._send("POST", path, query, content, headers)
+        headers = {"Content-Type": "application/x-tar"}
+        response = self._send("POST", path, query, http.chunks(content), headers)  # type: ignore[arg-type]
         for line in response:
             if line.strip():
                 yield json.loads(line)
 
-    def stream(self, path: str, **query: object) -> http.client.HTTPResponse:
+    def put(self, path: str, content: http.Body, /, **query: object) -> None:
+        """PUT an archive."""
+        self._send("PUT", path, query, content, {"Content-Type": "application/x-tar"}).read()
+
+    def stream(self, path: str, /, **query: object) -> http.Response:
         return self._send("GET", path, query)
+
+    def follow(self, path: str, /, **query: object) -> http.Response:
+        """POST, and read the answer as it comes; it has begun, so the daemon listens."""
+        return self._send("POST", path, query)
+
+    def hijack(self, path: str, body: object = None, /, **query: object) -> http.Response:
+        """POST, and have the connection itself from then on: `sock` to write to, `reader` to read from."""
+        content = None if body is None else json.dumps(body).encode()
+        headers = {"Upgrade": "tcp", "Connection": "Upgrade"}
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        return self._send("POST", path, query, content, headers)
+
+    def warn(self, answer: Any) -> None:
+        for warning in (answer or {}).get("Warnings") or () if self._warnings else ():
+            print(f"WARNING: {warning}", file=sys.stderr)
+
+    def connect(self) -> Any:
+        """A bare connection."""
+        try:
+            return dial.dial(self.endpoint)
+        except dial.DialError as problem:
+            raise Refusal(str(problem)) from None
+        except OSError as problem:
+            raise Refusal(self._unreachable(problem)) from None
 
     def _json(self, method: str, path: str, query: Mapping[str, object], body: object = None) -> Any:
         content = None if body is None else json.dumps(body).encode()
         headers = {} if content is None else {"Content-Type": "application/json"}
         response = self._send(method, path, query, content, headers)
         answer = response.read()
+        response.close()
         return json.loads(answer) if answer.strip() else None
 
     def _send(
@@ -97,28 +124,25 @@ class Client:
         method: str,
         path: str,
         query: Mapping[str, object],
-        body: bytes | IO[bytes] | None = None,
+        body: http.Body = None,
         headers: Mapping[str, str] | None = None,
-    ) -> http.client.HTTPResponse:
-        connection = self._connection()
+    ) -> http.Response:
         words = {name: _words(value) for name, value in query.items() if value is not None}
-        target = f"/{API_VERSION}{path}" + (f"?{urlencode(words, doseq=True)}" if words else "")
+        version = os.environ.get("DOCKER_API_VERSION")
+        target = f"/{'v' + version if version else API_VERSION}{path}"
+        target += f"?{urlencode(words, doseq=True)}" if words else ""
+        started = time.monotonic()
+        sock = self.connect()
         try:
-            connection.request(method, target, body, dict(headers or {}), encode_chunked=hasattr(body, "read"))
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as problem:
+            response = http.request(sock, method, target, body, headers or {})
+        except OSError as problem:
             raise Refusal(self._unreachable(problem)) from None
+        if self._debug:
+            spent = (time.monotonic() - started) * 1000
+            print(f"swarmctl: {method} {target}: {response.status} after {spent:.1f} ms", file=sys.stderr)
         if response.status >= 400:
             raise Refusal(_message(response), response.status)
         return response
-
-    def _connection(self) -> http.client.HTTPConnection:
-        url = urlsplit(self.host)
-        if url.scheme == "unix":
-            return UnixConnection(url.path)
-        if url.scheme == "tcp":
-            return _tls_connection(url.hostname or "localhost", url.port or 2376)
-        raise Refusal(f"host {self.host}: use unix:///path/to/socket or tcp://address:port")
 
     def _unreachable(self, problem: Exception) -> str:
         if isinstance(problem, PermissionError):
@@ -128,19 +152,6 @@ class Client:
                 f"no swarmd answers at {self.host}: is it running? ('systemctl status swarmd', or name another with -H)"
             )
         return f"{self.host}: {str(problem) or type(problem).__name__}"
-
-
-def _tls_connection(host: str, port: int) -> http.client.HTTPConnection:
-    """mTLS with Docker's environment: DOCKER_CERT_PATH holds ca.pem, cert.pem and key.pem."""
-    import ssl
-
-    directory = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
-    try:
-        context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
-        context.load_cert_chain(str(directory / "cert.pem"), str(directory / "key.pem"))
-    except OSError as problem:
-        raise Refusal(f"tcp://{host}:{port} needs ca.pem, cert.pem and key.pem in {directory}: {problem}") from None
-    return http.client.HTTPSConnection(host, port, context=context)
 
 
 def _words(value: object) -> str | list[str]:
@@ -154,7 +165,7 @@ def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
-def _message(response: http.client.HTTPResponse) -> str:
+def _message(response: http.Response) -> str:
     answer = response.read().decode(errors="replace")
     try:
         return str(json.loads(answer)["message"])

@@ -1,71 +1,28 @@
 """swarmctl: the command line. Words in, one request or a few out, and an honest exit code.
 
-Each noun is a file in commands/ with `add(verbs)`; only the noun that is asked for is imported.
+commands/__init__.py lists the commands; only the one that is asked for is imported.
 """
 
-import argparse
-import difflib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from swarmd.swarmctl.client import Client, Refusal, host_from
-from swarmd.swarmctl.template import TemplateError
+from swarmd.swarmctl import contexts
+from swarmd.swarmctl.client import Client, Refusal
+from swarmd.swarmctl.commands import GROUPS, NOUNS, SHORT, Command
+from swarmd.swarmctl.dial import DEFAULT_HOST, Endpoint, Tls
+from swarmd.swarmctl.parser import Parser, did_you_mean
 
-NOUNS = {
-    "service": "services: create, ls, ps, inspect, scale, update, rollback, rm, logs",
-    "node": "nodes: ls, ps, inspect, update, promote, demote, rm",
-    "swarm": "the cluster: init, join, join-token, leave, update",
-    "network": "networks: create, ls, inspect, rm",
-    "image": "images of this node: import, load, ls, inspect, rm",
-}
-SYSTEM = {
-    "ps": "list containers of this node",
-    "run": "run a container on this node, in the background",
-    "stop": "stop containers",
-    "rm": "remove containers",
-    "logs": "show a container's output",
-    "inspect": "show containers in full",
-    "info": "show this node and its place in the cluster",
-    "version": "show versions of this command and of the daemon",
-    "events": "show what happens to containers, as it happens",
-}
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with a guess at what was meant and one line instead of the usage."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            parser = getattr(found, "parser", self)
-            parser.refuse_unknown(unknown[0])
-        return found
-
-    def refuse_unknown(self, word: str) -> NoReturn:
-        flags = [flag for action in self._actions for flag in action.option_strings]
-        near = difflib.get_close_matches(word.partition("=")[0], flags, 1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        what = "flag" if word.startswith("-") else "argument"
-        self.error(f"unknown {what}: {word}{hint}")
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\nSee '{self.prog} --help'.\n")
+_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(words).parse_args(words)
-    client = Client(host_from(args.daemon))
     try:
-        return int(args.run(client, args) or 0)
-    except (Refusal, TemplateError) as refusal:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except Refusal as refusal:
         print(f"swarmctl: {refusal}", file=sys.stderr)
-        return 1
+        return refusal.code
     except BrokenPipeError:  # `swarmctl service ls | head -1`
         sys.stderr.close()
         return 141
@@ -73,41 +30,134 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser(words: Sequence[str]) -> Parser:
+def _main(words: list[str]) -> int:
+    root = _root()
+    flags = root.parse_args(words)
+    rest = list(flags.words)
+    if flags.version:
+        rest = ["version", "--format", "swarmctl {{.Client.Version}}"]
+    if not rest:
+        _help(root)
+        return 0
+    parser = find(rest)
+    args = parser.parse_args(rest)
+    args.store = contexts.Store(contexts.directory_of(flags.config))
+    args.context_name = contexts.name_of(flags.context, flags.daemon, args.store)
+    debug = flags.debug or flags.log_level == "debug"
+    endpoint = Endpoint(DEFAULT_HOST) if getattr(args, "local", False) else _endpoint(flags, args)
+    client = Client(endpoint, debug=debug, warnings=flags.log_level in ("debug", "info", "warn"))
+    try:
+        code = int(args.run(client, args) or 0)
+        sys.stdout.flush()
+        return code
+    except Refusal:
+        raise
+    except ValueError as problem:
+        if type(problem).__name__ != "TemplateError":
+            raise
+        raise Refusal(str(problem)) from None
+
+
+def _root() -> Parser:
     parser = Parser(prog="swarmctl", description="Run containers on this host, and services on a cluster of hosts.")
-    parser.add_argument(
+    parser.text("--config", metavar="DIRECTORY", default="", help="where contexts are kept (default: ~/.swarmd)")
+    parser.text(
+        "-c", "--context", metavar="NAME", default="", help="the daemon that has this name (also $SWARMCTL_CONTEXT)"
+    )
+    parser.switch("-D", "--debug", help="tell of every request")
+    parser.text(
         "-H",
         "--host",
         dest="daemon",
         metavar="ADDRESS",
-        help="the daemon: unix:///path or tcp://address:port (also $SWARMCTL_HOST)",
+        default="",
+        help="the daemon: unix:///path, tcp://address:port or ssh://user@host (also $SWARMCTL_HOST)",
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    asked = _asked(words)
-    for noun, text in NOUNS.items():
-        group = commands.add_parser(noun, help=text, description=text)
-        if noun == asked:
-            verbs = group.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-            importlib.import_module(f"swarmd.swarmctl.commands.{noun}").add(verbs)
-    if asked in SYSTEM:
-        module = "system" if asked in ("info", "version", "events") else "container"
-        importlib.import_module(f"swarmd.swarmctl.commands.{module}").add(commands)
-    for name in SYSTEM:
-        if name not in commands.choices:
-            commands.add_parser(name, help=SYSTEM[name])
+    parser.text("-l", "--log-level", choices=_LEVELS, default="info", metavar="LEVEL", help=", ".join(_LEVELS))
+    parser.switch("--tls", help="TLS; without --tlsverify the daemon need not prove who it is")
+    parser.text("--tlscacert", metavar="FILE", default="", help="authority of the daemon's certificate")
+    parser.text("--tlscert", metavar="FILE", default="", help="this client's certificate")
+    parser.text("--tlskey", metavar="FILE", default="", help="its key")
+    parser.switch("--tlsverify", help="TLS, and the daemon must prove who it is")
+    parser.switch("-v", "--version", help="show this command's version")
+    parser.add_argument("words", nargs="...", metavar="COMMAND")
+    parser.print_help = lambda file=None: _help(parser)  # type: ignore[method-assign]
     return parser
 
 
-def _asked(words: Sequence[str]) -> str:
-    """The command: the first word that is neither a flag nor -H's value."""
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if word in ("-H", "--host"):
-            del rest[:1]
-        elif not word.startswith("-"):
-            return word
-    return ""
+def _endpoint(flags: Any, args: Any) -> Endpoint:
+    host = flags.daemon
+    if host and flags.context:
+        raise Refusal("-H and --context both name a daemon: give one of them")
+    if args.context_name != contexts.DEFAULT:
+        context: contexts.Context = args.store.get(args.context_name)
+        return Endpoint(context.host, contexts.tls_for(context.host, context.endpoint.tls))
+    host = host or contexts.host_in_environment() or DEFAULT_HOST
+    base = contexts.tls_for("tcp:", None)
+    if base is None or not host.startswith("tcp:"):
+        return Endpoint(host)
+    verify = flags.tlsverify or not flags.tls
+    return Endpoint(host, Tls(flags.tlscacert or base.ca, flags.tlscert or base.cert, flags.tlskey or base.key, verify))
+
+
+# ---------------------------------------------------------------- commands
+
+
+def find(words: list[str]) -> Parser:
+    """The parser of a command; its words are taken off the list."""
+    name = words[0]
+    if name in NOUNS:
+        return _noun(words.pop(0))
+    if name in GROUPS:
+        text, verbs = GROUPS[words.pop(0)]
+        verb = words.pop(0) if words else "--help"
+        if verb in verbs:
+            return _command(f"swarmctl {name} {verb}", verbs[verb])
+        if verb in ("--help", "-h"):
+            print(f"Usage: swarmctl {name} COMMAND\n\n{text}\n\nCommands:\n{_lines(verbs)}")
+            raise SystemExit(0)
+        return _unknown(f"swarmctl {name}", verb, verbs)
+    if name in SHORT:
+        return _command(f"swarmctl {words.pop(0)}", SHORT[name])
+    return _unknown("swarmctl", name, {**NOUNS, **GROUPS, **SHORT})
+
+
+def _command(prog: str, command: Command) -> Parser:
+    text = command.help[0].upper() + command.help[1:] + "."
+    parser = Parser(prog=prog, description=text, usage=f"{prog} [FLAGS] {command.usage}".rstrip())
+    getattr(importlib.import_module(f"swarmd.swarmctl.commands.{command.module}"), command.add)(parser)
+    return parser
+
+
+def _noun(noun: str) -> Parser:
+    parser = Parser(prog=f"swarmctl {noun}", description=NOUNS[noun])
+    verbs = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    importlib.import_module(f"swarmd.swarmctl.commands.{noun}").add(verbs)
+    return parser
+
+
+def _unknown(prog: str, word: str, known: Mapping[str, object]) -> NoReturn:
+    print(f"{prog}: unknown command: {word}{did_you_mean(word, [*known])}\nSee '{prog} --help'.", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _lines(commands: Mapping[str, Command | str]) -> str:
+    width = max(map(len, commands))
+    return "\n".join(
+        f"  {name.ljust(width)}   {what if isinstance(what, str) else what.help}"
+        for name, what in sorted(commands.items())
+    )
+
+
+def _help(root: Parser) -> None:
+    groups = {**NOUNS, **{name: f"{text}: {', '.join(verbs)}" for name, (text, verbs) in GROUPS.items()}}
+    print(f"Usage: swarmctl [FLAGS] COMMAND\n\n{root.description}")
+    print(f"\nCommands:\n{_lines(SHORT)}\n\nBy noun:\n{_lines(groups)}\n")
+    formatter = root._get_formatter()
+    formatter.start_section("Flags")
+    formatter.add_arguments([action for action in root._actions if action.option_strings])
+    formatter.end_section()
+    print(formatter.format_help() + "\n'swarmctl COMMAND --help' tells more.")
 
 
 if __name__ == "__main__":

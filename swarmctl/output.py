@@ -1,12 +1,11 @@
-"""How commands show what they found: tables, templates, ids only, and times as people say them."""
+"""How commands show what they found: tables, templates, ids only, and times and sizes as people say them."""
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-
-from swarmd.swarmctl.template import render
 
 Row = Mapping[str, Any]
 
@@ -22,58 +21,94 @@ class Table:
         rows = list(rows)
         form = getattr(args, "format", "") or "table"
         if getattr(args, "quiet", False):
-            form = "{{." + self._quiet + "}}"
-        if form == "table":
-            self._print([self._columns.values(), *([str(row[name]) for name in self._columns] for row in rows)])
-        elif form == "json":
-            for row in rows:
-                print(json.dumps(row))
-        elif form.startswith("table "):
-            template = _unescaped(form.removeprefix("table "))
-            heads = {name: name.upper() for row in rows for name in row} | dict(self._columns)
-            self._print(
-                [line.split("\t") for line in [render(template, heads), *(render(template, row) for row in rows)]]
-            )
+            print("".join(f"{row[self._quiet]}\n" for row in rows), end="")
         else:
-            template = _unescaped(form)
-            for row in rows:
-                print(render(template, row))
+            print("".join(f"{line}\n" for line in self.lines(rows, form)), end="")
 
-    @staticmethod
-    def _print(lines: Sequence[Iterable[str]]) -> None:
-        cells = [list(line) for line in lines]
-        widths = [max(len(line[i]) for line in cells if i < len(line)) for i in range(max(map(len, cells)))]
-        for line in cells:
-            print("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip())
+    def lines(self, rows: Sequence[Row], form: str) -> list[str]:
+        if form == "table":
+            return aligned([self._columns.values(), *([str(row[name]) for name in self._columns] for row in rows)])
+        if form == "json":
+            return [json.dumps({key: row[key] for key in sorted(row) if not callable(row[key])}) for row in rows]
+        from swarmd.swarmctl.template import render
+
+        template = unescaped(form.removeprefix("table "))
+        texts = [render(template, row) for row in rows]
+        if not form.startswith("table "):
+            return texts
+        heads = {name: name.upper() for row in rows for name in row} | dict(self._columns)
+        methods: dict[str, Any] = {name: str for row in rows for name in row if callable(row[name])}
+        return aligned([line.split("\t") for line in [render(template, heads | methods), *texts]])
+
+
+def aligned(lines: Sequence[Iterable[str]]) -> list[str]:
+    cells = [list(line) for line in lines]
+    widths = [max(len(line[i]) for line in cells if i < len(line)) for i in range(max(map(len, cells), default=0))]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip() for line in cells]
 
 
 def inspect(objects: Sequence[Any], form: str | None) -> None:
     """A JSON list, or a template for each."""
     if form and form != "json":
+        from swarmd.swarmctl.template import render
+
         for one in objects:
-            print(render(_unescaped(form), one))
+            print(render(unescaped(form), one))
     else:
         print(json.dumps(objects, indent=None if form else 4, ensure_ascii=False))
 
 
 def inspect_one(one: Any, form: str | None, default: str) -> None:
     """One object: by the user's template, as JSON, or by ours."""
+    from swarmd.swarmctl.template import render
+
     print(
-        json.dumps(one, ensure_ascii=False) if form == "json" else render(_unescaped(form or default), one), flush=True
+        json.dumps(one, ensure_ascii=False) if form == "json" else render(unescaped(form or default), one), flush=True
     )
 
 
-def _unescaped(form: str) -> str:
+def each(names: Iterable[str], action: Callable[[str], None]) -> int:
+    """Do it to each; print those it was done to, and why not to the others. Return the exit code."""
+    from swarmd.swarmctl.client import Refusal
+
+    code = 0
+    for name in names:
+        try:
+            action(name)
+            print(name, flush=True)
+        except Refusal as refusal:
+            print(f"swarmctl: {refusal}", file=sys.stderr)
+            code = 1
+    return code
+
+
+def unescaped(form: str) -> str:
     return form.replace("\\t", "\t").replace("\\n", "\n")
 
 
-def ago(text: str, now: datetime | None = None) -> str:
-    """'3 minutes ago' of an RFC 3339 time."""
+def confirmed(question: str) -> bool:
+    """Ask at the terminal; no answer is a no."""
+    print(f"{question} [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+# ---------------------------------------------------------------- times and sizes
+
+
+def ago(text: str, now: Any = None) -> str:
+    """'3 minutes ago' of an RFC 3339 time in UTC."""
+    from datetime import UTC, datetime
+
     if not text or text.startswith("0001"):
         return ""
     whole = text.rstrip("Z").partition(".")[0]
     seconds = int(((now or datetime.now(UTC)) - datetime.fromisoformat(whole).replace(tzinfo=UTC)).total_seconds())
     return f"{span(max(0, seconds))} ago"
+
+
+def since(seconds: float) -> str:
+    """'3 minutes ago' of a time in seconds of the epoch."""
+    return f"{span(max(0, int(time.time() - seconds)))} ago"
 
 
 def span(seconds: int) -> str:
@@ -93,10 +128,21 @@ def _plural(seconds: int) -> str:
     return f"{seconds} second{'s' * (seconds != 1)}"
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
+    """In powers of 1000, as disks are counted."""
     number = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.3g}{unit}"
         number /= 1000
-    return f"{number:.3g}TB"
+    return f"{number:.4g}TB"
+
+
+def memory(count: float) -> str:
+    """In powers of 1024, as memory is counted."""
+    number = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.4g}{unit}"
+        number /= 1024
+    return f"{number:.4g}TiB"

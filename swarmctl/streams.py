@@ -3,19 +3,25 @@
 import argparse
 import sys
 import time
-from collections.abc import Iterator
-from http.client import HTTPResponse
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from swarmd.swarmctl import values
 from swarmd.swarmctl.client import Client
+from swarmd.swarmctl.http import Response
 
 _STDERR = 2
 
 
-def frames(response: HTTPResponse) -> Iterator[tuple[int, bytes]]:
-    while len(head := response.read(8)) == 8:
-        yield head[0], response.read(int.from_bytes(head[4:], "big"))
+def frames(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
+    """`read` gives exactly so many bytes, or fewer at the end."""
+    while len(head := read(8)) == 8:
+        yield head[0], read(int.from_bytes(head[4:], "big"))
+
+
+def show_frames(read: Callable[[int], bytes]) -> None:
+    for stream, data in frames(read):
+        _write(stream, data)
 
 
 def query(args: argparse.Namespace) -> dict[str, Any]:
@@ -26,11 +32,11 @@ def query(args: argparse.Namespace) -> dict[str, Any]:
         "follow": args.follow,
         "tail": args.tail,
         "timestamps": args.timestamps,
-        "since": _moment(args.since) if args.since else None,
+        "since": moment(args.since) if args.since else None,
     }
 
 
-def _moment(text: str) -> str:
+def moment(text: str) -> str:
     """A time, or how long ago."""
     try:
         return f"{time.time() - values.duration(text) / 1e9:.9f}"
@@ -38,22 +44,16 @@ def _moment(text: str) -> str:
         return text
 
 
-def show(client: Client, path: str, args: argparse.Namespace) -> None:
-    for stream, data in frames(client.stream(path, **query(args))):
-        _write(stream, data)
-
-
-def show_raw(client: Client, path: str, args: argparse.Namespace) -> None:
+def show_bytes(response: Response) -> None:
     """A terminal's output has no frames."""
-    response = client.stream(path, **query(args))
-    while data := response.read1(65536):
+    while data := response.read1():
         _write(1, data)
 
 
 def show_service_logs(client: Client, path: str, args: argparse.Namespace) -> None:
     """Each line after the name of the task that wrote it, and its node."""
     label = _Labels(client, args)
-    for stream, data in frames(client.stream(path, details=not args.raw, **query(args))):
+    for stream, data in frames(client.stream(path, details=not args.raw, **query(args)).read):
         if args.raw:
             _write(stream, data)
             continue

@@ -1,22 +1,25 @@
 """The part of Go's templates that --format needs.
 
-    {{.Name}}  {{json .}}  {{range .Mounts}}..{{else}}..{{end}}  {{if .X}}..{{else}}..{{end}}
-    index len join upper lower println eq ne not; pipes, "strings", numbers, $ for the top
+    {{.Name}}  {{json .}}  {{range .Mounts}}..{{else}}..{{end}}  {{range $i, $x := .Tags}}  {{with .X}}
+    {{if .X}}..{{else if .Y}}..{{end}}  {{$x := .Name}}  {{/* comment */}}  {{- trimmed -}}
+    the functions of template_functions.py; pipes, "strings", numbers, $ for the top, .Label "key" for methods
 
 A template is parsed into a list of nodes, and rendered on plain JSON values.
 """
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from swarmd.swarmctl.template_functions import FUNCTIONS, shown
+
 _TAG = re.compile(r"\{\{(-?)\s*(.*?)\s*(-?)\}\}", re.DOTALL)
-_WORD = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|`[^`]*`|\(|\)|\||[^\s()|]+)""")
+_WORD = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|`[^`]*`|\(|\)|\||:=|=|,|[^\s()|,=:]+)""")
 
 
-class TemplateError(Exception):
+class TemplateError(ValueError):
     pass
 
 
@@ -32,12 +35,13 @@ class Value:
 
 @dataclass
 class Block:
-    """range or if, with what it holds."""
+    """range, with or if, with what it holds. joined: an `else if`, which ends with the block around it."""
 
     kind: str
     words: list[str]
     body: list["Node"] = field(default_factory=list)
     other: list["Node"] = field(default_factory=list)
+    joined: bool = False
 
 
 Node = Text | Value | Block
@@ -45,71 +49,103 @@ Node = Text | Value | Block
 
 def render(template: str, data: Any) -> str:
     """Return the text; TemplateError names what is wrong with the template, or with using it on this."""
-    return _render(parse(template), data, data)
+    return _render(parse(template), data, {"$": data})
 
 
 def parse(template: str) -> list[Node]:
     nodes: list[Node] = []
     open_blocks: list[Block] = []
-    target, position, trim = nodes, 0, False
+    targets: list[list[Node]] = [nodes]
+    position, trim = 0, False
     for tag in _TAG.finditer(template):
         text = template[position : tag.start()]
-        target.append(Text((text.lstrip() if trim else text).rstrip() if tag[1] else text.lstrip() if trim else text))
+        text = text.lstrip() if trim else text
+        targets[-1].append(Text(text.rstrip() if tag[1] else text))
         position, trim = tag.end(), bool(tag[3])
+        if tag[2].startswith("/*"):
+            continue
         words = _WORD.findall(tag[2])
         head = words[0] if words else ""
-        if head in ("range", "if"):
-            block = Block(head, words[1:])
-            target.append(block)
-            open_blocks.append(block)
-            target = block.body
+        if head in ("range", "if", "with"):
+            _open(Block(head, words[1:]), open_blocks, targets)
         elif head == "else" and open_blocks:
-            target = open_blocks[-1].other
+            targets[-1] = open_blocks[-1].other
+            if len(words) > 1:
+                _open(Block(words[1], words[2:], joined=True), open_blocks, targets)
         elif head == "end" and open_blocks:
-            open_blocks.pop()
-            last = open_blocks[-1] if open_blocks else None
-            target = nodes if last is None else last.other if last.other else last.body
+            while open_blocks.pop().joined:
+                targets.pop()
+            targets.pop()
         elif head in ("", "else", "end"):
             raise TemplateError(f"template: {tag[0]} stands where nothing is open")
         else:
-            target.append(Value(words))
+            targets[-1].append(Value(words))
     if open_blocks:
         raise TemplateError(f"template: {{{{{open_blocks[-1].kind}}}}} has no {{{{end}}}}")
     if "{{" in template[position:]:
         raise TemplateError("template: {{ has no }}")
-    target.append(Text(template[position:].lstrip() if trim else template[position:]))
+    targets[-1].append(Text(template[position:].lstrip() if trim else template[position:]))
     return nodes
 
 
-def _render(nodes: Sequence[Node], data: Any, top: Any) -> str:
-    return "".join(_node(node, data, top) for node in nodes)
+def _open(block: Block, open_blocks: list[Block], targets: list[list[Node]]) -> None:
+    targets[-1].append(block)
+    open_blocks.append(block)
+    targets.append(block.body)
 
 
-def _node(node: Node, data: Any, top: Any) -> str:
+# ---------------------------------------------------------------- rendering; `names` are the variables, and $ the top
+
+_Names = dict[str, Any]
+
+
+def _render(nodes: Sequence[Node], data: Any, names: _Names) -> str:
+    return "".join(_node(node, data, names) for node in nodes)
+
+
+def _node(node: Node, data: Any, names: _Names) -> str:
     if isinstance(node, Text):
         return node.text
-    value = _pipeline(node.words, data, top)
+    variables, words = _declared(node.words)
+    value = _pipeline(words, data, names)
     if isinstance(node, Value):
+        if variables:
+            names[variables[0]] = value
+            return ""
         return shown(value)
-    if node.kind == "if":
-        return _render(node.body if value else node.other, data, top)
-    items = list(value.values()) if isinstance(value, dict) else list(value or ())
-    return "".join(_render(node.body, item, top) for item in items) if items else _render(node.other, data, top)
+    if node.kind == "range":
+        return _range(node, variables, value, data, names)
+    inner = {**names, **dict.fromkeys(variables, value)}
+    if not value:
+        return _render(node.other, data, names)
+    return _render(node.body, value if node.kind == "with" else data, inner)
 
 
-def shown(value: Any) -> str:
-    if value is None:
-        return "<no value>"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return f"[{' '.join(map(shown, value))}]"
-    if isinstance(value, dict):
-        return f"map[{' '.join(f'{key}:{shown(item)}' for key, item in sorted(value.items()))}]"
-    return str(value)
+def _range(node: Block, variables: list[str], value: Any, data: Any, names: _Names) -> str:
+    if isinstance(value, int):
+        value = list(range(value))
+    pairs = sorted(value.items()) if isinstance(value, dict) else list(enumerate(value or ()))
+    if not pairs:
+        return _render(node.other, data, names)
+    # One variable is the item; of two the first is its key or place.
+    return "".join(
+        _render(
+            node.body, item, names | dict(zip(variables, (key, item) if len(variables) > 1 else (item,), strict=False))
+        )
+        for key, item in pairs
+    )
 
 
-def _pipeline(words: Sequence[str], data: Any, top: Any) -> Any:
+def _declared(words: list[str]) -> tuple[list[str], list[str]]:
+    """The variables before := (or =), and what they get."""
+    for sign in (":=", "="):
+        if sign in words and words[0].startswith("$"):
+            place = words.index(sign)
+            return [word for word in words[:place] if word != ","], words[place + 1 :]
+    return [], words
+
+
+def _pipeline(words: Sequence[str], data: Any, names: _Names) -> Any:
     stages: list[list[str]] = [[]]
     depth = 0
     for word in words:
@@ -122,35 +158,39 @@ def _pipeline(words: Sequence[str], data: Any, top: Any) -> Any:
     for number, stage in enumerate(stages):
         if not stage:
             raise TemplateError("template: a pipe needs a value on both sides")
-        value = _call(stage, data, top, (value,) if number else ())
+        value = _call(stage, data, names, (value,) if number else ())
     return value
 
 
-def _call(words: list[str], data: Any, top: Any, piped: tuple[Any, ...]) -> Any:
+def _call(words: list[str], data: Any, names: _Names, piped: tuple[Any, ...]) -> Any:
     head = words[0]
-    if head in _FUNCTIONS:
-        arguments = [*_arguments(words[1:], data, top), *piped]
+    function = FUNCTIONS.get(head)
+    values = _arguments(words if function is None else words[1:], data, names)
+    if function is None and values and callable(values[0]):
+        function = values.pop(0)
+    if function is not None:
         try:
-            return _FUNCTIONS[head](*arguments)
-        except (TypeError, KeyError, IndexError, ValueError) as problem:
+            return function(*values, *piped)
+        except (TypeError, KeyError, IndexError, ValueError, AttributeError) as problem:
             raise TemplateError(f"template: {' '.join(words)}: {problem}") from None
-    values = _arguments(words, data, top)
     if len(values) != 1 or piped:
-        raise TemplateError(f"template: {head} is no function: use {', '.join(sorted(_FUNCTIONS))}")
+        raise TemplateError(f"template: {head} is no function: use {', '.join(sorted(FUNCTIONS))}")
     return values[0]
 
 
-def _arguments(words: Sequence[str], data: Any, top: Any) -> list[Any]:
+def _arguments(words: Sequence[str], data: Any, names: _Names) -> list[Any]:
     values: list[Any] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
         if word == "(":
             end = _closing(rest)
-            values.append(_pipeline(rest[:end], data, top))
+            values.append(_pipeline(rest[:end], data, names))
             del rest[: end + 1]
+            if rest and re.match(r"\.\w", rest[0]) and len(values) == 1 and words[0] == "(":
+                values[-1] = _path(values[-1], rest.pop(0))
         else:
-            values.append(_operand(word, data, top))
+            values.append(_operand(word, data, names))
     return values
 
 
@@ -163,44 +203,32 @@ def _closing(words: Sequence[str]) -> int:
     raise TemplateError("template: ( has no )")
 
 
-def _operand(word: str, data: Any, top: Any) -> Any:
+def _operand(word: str, data: Any, names: _Names) -> Any:
     if word.startswith('"'):
         return json.loads(word)
     if word.startswith("`"):
         return word[1:-1]
     if re.fullmatch(r"-?\d+", word):
         return int(word)
+    if re.fullmatch(r"-?\d+\.\d+", word):
+        return float(word)
     if word in ("true", "false"):
         return word == "true"
-    if not word.startswith((".", "$")):
-        raise TemplateError(f"template: {word} is no function: use {', '.join(sorted(_FUNCTIONS))}")
-    value = top if word.startswith("$") else data
-    for name in word.lstrip("$").split("."):
-        if name:
-            value = _field(value, name)
-    return value
+    if word == "nil":
+        return None
+    if word.startswith("$"):
+        name, dot, rest = word.partition(".")
+        if name not in names:
+            raise TemplateError(f"template: {name} is no variable here")
+        return _path(names[name], dot + rest)
+    if not word.startswith("."):
+        raise TemplateError(f"template: {word} is no function: use {', '.join(sorted(FUNCTIONS))}")
+    return _path(data, word)
 
 
-def _field(value: Any, name: str) -> Any:
+def _path(value: Any, names: str) -> Any:
     """A missing field is nothing: objects leave out what is empty."""
-    return value.get(name) if isinstance(value, dict) else None
-
-
-def _index(value: Any, *keys: Any) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else value[key]
+    for name in names.split("."):
+        if name:
+            value = value.get(name) if isinstance(value, dict) else None
     return value
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "eq": lambda one, *others: one in others,
-    "index": _index,
-    "join": lambda values, separator: separator.join(map(shown, values or ())),
-    "json": lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False),
-    "len": lambda value: len(value or ()),
-    "lower": lambda text: text.lower(),
-    "ne": lambda one, other: one != other,
-    "not": lambda value: not value,
-    "println": lambda *values: " ".join(map(shown, values)) + "\n",
-    "upper": lambda text: text.upper(),
-}

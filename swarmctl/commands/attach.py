@@ -1,0 +1,132 @@
+"""swarmctl attach, start."""
+
+import argparse
+import json
+import re
+from contextlib import ExitStack
+from typing import Any
+
+from swarmd.swarmctl import output, session, terminal
+from swarmd.swarmctl.client import Client, Refusal, segment
+from swarmd.swarmctl.parser import Parser
+
+_NOT_FOUND = re.compile(r"not found|no such file|does not exist|there is no")
+_NOT_RUNNABLE = re.compile(r"permission denied|is a directory|not executable|exec format|may not be run", re.IGNORECASE)
+
+
+def add_attach(parser: Parser) -> None:
+    _add_keys(parser)
+    parser.switch("--no-stdin", help="output only")
+    parser.switch("--sig-proxy", default=True, help="pass signals on to the container (default: true)")
+    parser.add_argument("container", metavar="CONTAINER")
+    parser.set_defaults(run=attach)
+
+
+def _add_keys(parser: Parser) -> None:
+    parser.text(
+        "--detach-keys", default="", metavar="KEYS", help=f"keys that detach (default: {terminal.DEFAULT_KEYS})"
+    )
+
+
+def attach(client: Client, args: argparse.Namespace) -> int:
+    state = client.get(f"/containers/{segment(args.container)}/json")
+    if not state["State"]["Running"]:
+        raise Refusal(f"container {args.container} is not running: start it first")
+    if state["State"].get("Paused"):
+        raise Refusal(f"container {args.container} is paused: unpause it first")
+    config, id = state["Config"], state["Id"]
+    stdin = not args.no_stdin and config["OpenStdin"]
+    session.check_terminal(stdin=stdin, tty=config["Tty"])
+    end = Ending(client, id)
+    open_streams = {"stdin": stdin, "stdout": True, "stderr": True}
+    joined = join(client, id, open_streams, tty=config["Tty"], keys=args.detach_keys)
+    with ExitStack() as held:
+        held.enter_context(session.signals_to(client, id, args.sig_proxy))
+        if config["Tty"]:
+            held.enter_context(session.resizing(lambda rows, columns: resize(client, id, rows, columns)))
+        joined.run()
+    return 0 if joined.detached else end.code()
+
+
+def join(client: Client, id: str, streams: dict[str, bool], *, tty: bool, keys: str) -> session.Session:
+    """streams: which of stdin, stdout and stderr."""
+    terminal.keys(keys or terminal.DEFAULT_KEYS)  # a wrong word is said before anything happens
+    wanted = {name: True for name, on in streams.items() if on}
+    response = client.hijack(f"/containers/{id}/attach", stream=True, detachKeys=keys or None, **wanted)
+    return session.Session(response, stdin=streams["stdin"], tty=tty, detach_keys=keys)
+
+
+def resize(client: Client, id: str, rows: int, columns: int) -> None:
+    client.post(f"/containers/{id}/resize", h=rows, w=columns)
+
+
+class Ending:
+    """Waits for a container's exit from before it is started: the daemon listens once this is made."""
+
+    def __init__(self, client: Client, id: str, *, removed: bool = False, started: bool = True) -> None:
+        condition = "removed" if removed else "not-running" if started else "next-exit"
+        self._answer = client.follow(f"/containers/{id}/wait", condition=condition)
+
+    def code(self) -> int:
+        found: dict[str, Any] = json.loads(self._answer.read() or b"{}")
+        problem = (found.get("Error") or {}).get("Message")
+        if "StatusCode" not in found:
+            raise Refusal(problem or "the daemon hung up before the container ended", code=125)
+        return int(found["StatusCode"])
+
+
+def start_failure(refusal: Refusal) -> Refusal:
+    """The same sentence with the exit code that a shell has for it."""
+    text = str(refusal)
+    runnable = 126 if _NOT_RUNNABLE.search(text) else 127 if _NOT_FOUND.search(text) else 125
+    return Refusal(text, refusal.status, runnable if refusal.status in (400, 404, 500) else 125)
+
+
+# ---------------------------------------------------------------- start
+
+
+def add_start(parser: Parser) -> None:
+    parser.switch("-a", "--attach", help="show its output, and pass signals on")
+    _add_keys(parser)
+    parser.switch("-i", "--interactive", help="and give it this input")
+    parser.add_argument("containers", nargs="+", metavar="CONTAINER")
+    parser.lacks(dict.fromkeys(("--checkpoint", "--checkpoint-dir"), "there are no checkpoints of running programs"))
+    parser.set_defaults(run=start)
+
+
+def start(client: Client, args: argparse.Namespace) -> int:
+    if not args.attach and not args.interactive:
+        return output.each(args.containers, lambda name: client.post(f"/containers/{segment(name)}/start"))
+    if len(args.containers) > 1:
+        raise Refusal("name one container: there is one terminal to attach")
+    state = client.get(f"/containers/{segment(args.containers[0])}/json")
+    id, config, auto = state["Id"], state["Config"], state["HostConfig"].get("AutoRemove", False)
+    stdin = args.interactive and config["OpenStdin"]
+    session.check_terminal(stdin=stdin, tty=config["Tty"])
+    streams = {"stdin": stdin, "stdout": True, "stderr": True}
+    return follow_start(client, id, streams, tty=config["Tty"], keys=args.detach_keys, auto_remove=auto)
+
+
+def follow_start(
+    client: Client,
+    id: str,
+    streams: dict[str, bool],
+    *,
+    tty: bool,
+    keys: str,
+    auto_remove: bool,
+    signals: bool = True,
+) -> int:
+    """Attach, start, and stay until it ends; return its exit code, or 0 when detached."""
+    joined = join(client, id, streams, tty=tty, keys=keys)
+    end = Ending(client, id, removed=auto_remove, started=False)
+    with ExitStack() as held:
+        held.enter_context(session.signals_to(client, id, signals))
+        try:
+            client.post(f"/containers/{id}/start")
+        except Refusal as refusal:
+            raise start_failure(refusal) from None
+        if tty:
+            held.enter_context(session.resizing(lambda rows, columns: resize(client, id, rows, columns)))
+        joined.run()
+        return 0 if joined.detached else end.code()

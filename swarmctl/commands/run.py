@@ -1,0 +1,120 @@
+"""swarmctl run, create."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from swarmd.swarmctl import container_flags, session, terminal
+from swarmd.swarmctl.client import Client, Refusal, segment
+from swarmd.swarmctl.commands import attach
+from swarmd.swarmctl.container_body import body
+from swarmd.swarmctl.parser import Parser
+
+_DAEMON = 125  # exit code: the container never ran
+
+
+def add_create(parser: Parser) -> None:
+    parser.usage_code = _DAEMON
+    container_flags.add(parser)
+    _add_words(parser)
+    parser.set_defaults(run=create)
+
+
+def add_run(parser: Parser) -> None:
+    parser.usage_code = _DAEMON
+    container_flags.add(parser)
+    parser.switch("-d", "--detach", help="in the background: print its id")
+    parser.text(
+        "--detach-keys", default="", metavar="KEYS", help=f"keys that detach (default: {terminal.DEFAULT_KEYS})"
+    )
+    parser.switch("--sig-proxy", default=True, help="pass signals on to the container (default: true)")
+    _add_words(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_words(parser: Parser) -> None:
+    parser.add_argument("image", metavar="IMAGE")
+    parser.command()
+
+
+def create(client: Client, args: argparse.Namespace) -> None:
+    print(_create(client, args, detach=False))
+
+
+def run(client: Client, args: argparse.Namespace) -> int:
+    wanted = body(args, detach=args.detach)
+    streams = {name: bool(wanted.get(f"Attach{name.capitalize()}")) for name in ("stdin", "stdout", "stderr")}
+    session.check_terminal(stdin=streams["stdin"], tty=args.tty)
+    id = _create(client, args, detach=args.detach)
+    if args.detach:
+        try:
+            client.post(f"/containers/{id}/start")
+        except Refusal as refusal:
+            raise attach.start_failure(refusal) from None
+        print(id)
+        return 0
+    try:
+        return attach.follow_start(
+            client, id, streams, tty=args.tty, keys=args.detach_keys, auto_remove=args.rm, signals=args.sig_proxy
+        )
+    except Refusal as refusal:
+        raise Refusal(str(refusal), refusal.status, refusal.code if refusal.code > 1 else _DAEMON) from None
+
+
+def _create(client: Client, args: argparse.Namespace, *, detach: bool) -> str:
+    wanted = body(args, detach=detach)
+    if args.cidfile and Path(args.cidfile).exists():
+        raise Refusal(
+            f"{args.cidfile} exists: remove it if no container has it any more, or name another", code=_DAEMON
+        )
+    try:
+        made = _made(client, args, wanted)
+    except Refusal as refusal:
+        raise Refusal(str(refusal), refusal.status, _DAEMON) from None
+    client.warn(made)
+    if args.cidfile:
+        try:
+            Path(args.cidfile).write_text(made["Id"])
+        except OSError as problem:
+            client.delete(f"/containers/{made['Id']}")
+            raise Refusal(f"{args.cidfile}: {(problem.strerror or '').lower()}", code=_DAEMON) from None
+    return str(made["Id"])
+
+
+def _made(client: Client, args: argparse.Namespace, wanted: dict[str, Any]) -> Any:
+    query = {"name": args.name or None, "platform": args.platform}
+    if args.pull == "always":
+        pull(client, args)
+    try:
+        return client.post("/containers/create", wanted, **query)
+    except Refusal as refusal:
+        if refusal.status != 404 or args.pull != "missing" or _has(client, args.image):
+            raise
+        absent = refusal
+    try:
+        pull(client, args)
+    except Refusal as refusal:
+        # 400: this daemon pulls nothing, so what it said first is the whole of it.
+        raise (absent if refusal.status == 400 else refusal) from None
+    return client.post("/containers/create", wanted, **query)
+
+
+def _has(client: Client, image: str) -> bool:
+    try:
+        client.get(f"/images/{segment(image)}/json")
+    except Refusal as refusal:
+        return refusal.status != 404
+    return True
+
+
+def pull(client: Client, args: argparse.Namespace) -> None:
+    """Ask the daemon to get the image from its registry; its steps are told on standard error."""
+    name = args.image if "@" in args.image or ":" in args.image.rpartition("/")[2] else f"{args.image}:latest"
+    for line in client.follow("/images/create", fromImage=name, platform=args.platform):
+        step = json.loads(line) if line.strip() else {}
+        if step.get("error"):
+            raise Refusal(str(step["error"]))
+        if step.get("status") and not args.quiet and "progress" not in step:
+            print(": ".join(filter(None, (step.get("id"), step["status"]))), file=sys.stderr)
