@@ -100,7 +100,8 @@ class TaskController:
 
     async def prepare(self) -> None:
         try:
-            await self._engine.create(container_config(self._task, self._executor.hostname), self._name)
+            own_ids = await self._engine.gives_own_ids()
+            await self._engine.create(container_config(self._task, self._executor.hostname, own_ids), self._name)
         except NotFound:
             raise Refused(
                 f"image {self._task.spec.container.image} is not on node {self._executor.hostname}: "

@@ -17,6 +17,7 @@ from swarmd.runtime.model import (
     Limits,
     LogConfig,
     Mount,
+    Namespaces,
     NetworkRequest,
     PortMapping,
     Security,
@@ -37,8 +38,8 @@ def container_name(task: Task) -> str:
     return f"{task.service_name}.{task.slot}.{task.id}"
 
 
-def container_config(task: Task, hostname: str) -> ContainerConfig:
-    """Raises Refused."""
+def container_config(task: Task, hostname: str, own_ids: bool = False) -> ContainerConfig:
+    """own_ids: the node can give a container user ids of its own, and does unless told otherwise. Raises Refused."""
     spec = task.spec.container
     words = _words(task, hostname)
     return ContainerConfig(
@@ -63,6 +64,7 @@ def container_config(task: Task, hostname: str) -> ContainerConfig:
             pids=task.spec.resources.limits.pids,
         ),
         mounts=tuple(_mount(mount, words) for mount in spec.mounts),
+        namespaces=Namespaces(user=spec.userns_mode or ("auto" if own_ids else "host")),
         security=_security(spec),
         sysctls=dict(spec.sysctls),
         ulimits=tuple(Ulimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in spec.ulimits),

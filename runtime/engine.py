@@ -122,6 +122,10 @@ class Engine:
         path = container.directory.path / "container.log"
         return logs.read(path, selection, follow, lambda: container.running)
 
+    async def gives_own_ids(self) -> bool:
+        """Whether containers here can have user ids of their own, with every file where it is."""
+        return await self._host.users.usable(self.config.data_root)
+
     async def exec(
         self,
         id: str,

@@ -7,9 +7,11 @@ ids mapped.  What is held is found by the container's id in the run directory al
     <run root>/userns/<id>/range         "first size"
 """
 
+import asyncio
 import contextlib
 import ctypes
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -17,8 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmd.runtime.errors import Exhausted, Invalid
+from swarmd.runtime.errors import Exhausted, Invalid, RuntimeFault
 from swarmd.runtime.spawner_client import Spawner
+from swarmd.runtime.stages import syscalls
 
 # Where systemd says that container managers may take ids from (its UIDS-GIDS document).
 FIRST, LAST = 524_288, 1_879_048_191
@@ -26,6 +29,8 @@ SIZE = 65_536
 _LARGEST = 1 << 24
 _MNT_DETACH = 2
 _AUTO = re.compile(r"auto(?::size=(\d+))?")
+_TRIAL = "trial"
+_LOG = logging.getLogger(__name__)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -57,6 +62,8 @@ class UserNamespaces:
     def __init__(self, spawner: Spawner, directory: Path) -> None:
         self._spawner, self._directory = spawner, directory
         self._held: dict[str, UserNamespace] = {}
+        self._usable: bool | None = None
+        self._trying = asyncio.Lock()
         # Several daemons on a host begin at places of their own: two containers then share no range by accident.
         digest = hashlib.sha256(os.fsencode(directory.resolve())).digest()
         self._next = FIRST + int.from_bytes(digest[:4], "big") % ((LAST - FIRST) // SIZE) * SIZE
@@ -71,6 +78,30 @@ class UserNamespaces:
                 _drop(place)  # half made
                 continue
             self._held[place.name] = UserNamespace(str(place / "user"), str(place / "net"), first, size)
+
+    async def usable(self, data_root: Path) -> bool:
+        """Whether this kernel makes user namespaces, and lets their ids be mapped onto the files below data_root."""
+        async with self._trying:
+            if self._usable is None:
+                self._usable = await self._try(data_root)
+            return self._usable
+
+    async def _try(self, data_root: Path) -> bool:
+        try:
+            made = await self.take(_TRIAL, SIZE)
+            fd = os.open(made.user, os.O_RDONLY | os.O_CLOEXEC)
+            tree = syscalls.open_tree(str(data_root), False)
+            try:
+                syscalls.map_ids(tree, fd, False, str(data_root))
+            finally:
+                os.close(fd)
+                os.close(tree)
+        except (RuntimeFault, OSError) as problem:
+            _LOG.warning("containers get no ids of their own unless asked for: %s", problem)
+            return False
+        finally:
+            self.release(_TRIAL)
+        return True
 
     def ids(self) -> Sequence[str]:
         return list(self._held)

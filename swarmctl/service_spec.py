@@ -99,6 +99,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("--update-failure-action", ("UpdateConfig", "FailureAction"), str, "", ("pause", "continue", "rollback")),
     *_rollout("--rollback", "RollbackConfig"),
     Setting("--rollback-failure-action", ("RollbackConfig", "FailureAction"), str, "", ("pause", "continue")),
+    Setting("--userns", (*_CONTAINER, "UsernsMode"), str, "host, auto or auto:size=N (default: auto where a node can)"),
     Setting("--log-driver", (*_TASK, "LogDriver", "Name"), str, "", ("json-file", "none")),
 )
 

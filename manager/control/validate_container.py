@@ -14,6 +14,7 @@ _REFERENCE = re.compile(
     rf"(?:{_HOST}(?::[0-9]+)?/)?{_COMPONENT}(?:/{_COMPONENT})*"
     r"(?::[A-Za-z0-9_][\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*:[0-9a-fA-F]{32,})?"
 )
+_USER_IDS = re.compile(r"host|auto(:size=[1-9]\d{0,7})?")
 _HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 MIN_HEALTH_TIME = 1_000_000  # ns
 
@@ -41,6 +42,11 @@ def hostname(spec: ContainerSpec) -> None:
 def directory(spec: ContainerSpec) -> None:
     if spec.dir and not spec.dir.startswith("/"):
         raise Invalid(f"working directory {spec.dir!r} is not absolute")
+
+
+def user_ids(spec: ContainerSpec) -> None:
+    if spec.userns_mode and not _USER_IDS.fullmatch(spec.userns_mode):
+        raise Invalid(f"user namespace mode {spec.userns_mode!r} is none of host, auto and auto:size=N")
 
 
 def stopping(spec: ContainerSpec) -> None:
@@ -120,6 +126,7 @@ CONTAINER_RULES: tuple[Callable[[ContainerSpec], None], ...] = (
     env,
     hostname,
     directory,
+    user_ids,
     stopping,
     health,
     mounts,

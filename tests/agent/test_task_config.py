@@ -13,6 +13,7 @@ from swarmd.runtime.model import (
     Health,
     Limits,
     LogConfig,
+    Namespaces,
     NetworkRequest,
     PortMapping,
     TmpfsMount,
@@ -20,6 +21,16 @@ from swarmd.runtime.model import (
 )
 
 SECOND = 1_000_000_000
+
+
+def task(container: dict[str, Any]) -> pb.Task:
+    return pb.Task(id="t1", spec=pb.TaskSpec(container=pb.ContainerSpec(image="web", **container)))
+
+
+def test_ids_of_its_own_where_the_node_can_unless_told_otherwise() -> None:
+    assert container_config(task({}), "host1", own_ids=True).namespaces.user == "auto"
+    assert container_config(task({"userns_mode": "host"}), "host1", own_ids=True).namespaces.user == "host"
+    assert container_config(task({"userns_mode": "auto:size=9"}), "host1").namespaces.user == "auto:size=9"
 
 
 def config(container: dict[str, Any] | None = None, spec: dict[str, Any] | None = None, **task: Any) -> ContainerConfig:
@@ -51,7 +62,7 @@ def test_a_task_that_says_nothing_gets_the_defaults() -> None:
         "com.docker.swarm.task.id": "t1",
         "com.docker.swarm.task.name": "web.3.t1",
     }
-    expected = ContainerConfig(image="web", labels=labels, security=plain.security)
+    expected = ContainerConfig(image="web", labels=labels, security=plain.security, namespaces=Namespaces(user="host"))
     assert plain == expected
     assert plain.security.no_new_privileges
 
