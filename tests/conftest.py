@@ -47,11 +47,11 @@ def tables() -> set[str]:
 
 
 def cgroups() -> set[str]:
-    """Two levels deep: what tests make has a parent of its own."""
+    """Two levels below the controllers: what tests make has a parent of its own, in cgroup v2 beside them."""
     found = set()
     for top in Path("/sys/fs/cgroup").iterdir():
         if top.is_dir():
-            found |= {f"cgroup {path}" for path in (*top.glob("*/"), *top.glob("*/*/"))}
+            found |= {f"cgroup {path}" for path in (top, *top.glob("*/"), *top.glob("*/*/"))}
     return {line for line in found if any(name in line for name in OURS)}
 
 

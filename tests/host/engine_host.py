@@ -168,5 +168,6 @@ def leftovers(root: Path, parent: str) -> list[str]:
 
 
 def remove_parents(parent: str) -> None:
-    for directory in Path("/sys/fs/cgroup").glob(f"*/{parent}"):
+    mount = Path("/sys/fs/cgroup")
+    for directory in (*mount.glob(f"*/{parent}"), *mount.glob(parent)):  # of cgroup v1, and of v2
         directory.rmdir()
