@@ -1,4 +1,4 @@
-"""Contexts: names for daemons, kept as Docker's CLI keeps them, so that either tool's can be used.
+"""Contexts: names for daemons, kept as Docker's CLI keeps them, so that either tool's can be used.  See target.py.
 
 Ours are below ~/.swarmd; Docker's, below ~/.docker, are read and never written.  A context is a directory
 contexts/meta/SHA256(name) with meta.json, and contexts/tls/SHA256(name)/docker with ca.pem, cert.pem and key.pem.
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from swarmd.swarmctl.client import Refusal
-from swarmd.swarmctl.dial import Endpoint, Tls, tls_in
+from swarmd.swarmctl.dial import Endpoint, tls_in
+from swarmd.swarmctl.target import DEFAULT
 
-DEFAULT = "default"
 TLS_FILES = ("ca.pem", "cert.pem", "key.pem")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.+-]+")
 
@@ -45,18 +45,9 @@ class Context:
 class Store:
     """directory: ours. Docker's is $DOCKER_CONFIG or ~/.docker."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: str) -> None:
+        self.directory = Path(directory)
         self._dockers = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-
-    def current(self) -> str:
-        """The one that `context use` chose."""
-        try:
-            return str(json.loads((self.directory / "config.json").read_text()).get("currentContext") or DEFAULT)
-        except FileNotFoundError:
-            return DEFAULT
-        except ValueError:
-            raise Refusal(f"{self.directory / 'config.json'} is no JSON: mend or remove it") from None
 
     def use(self, name: str) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -133,30 +124,3 @@ def _read(root: Path, path: Path, ours: bool) -> Context:
         )
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise Refusal(f"{path} cannot be read as a context: {problem}") from None
-
-
-# ---------------------------------------------------------------- which daemon a command speaks to
-
-
-def directory_of(config: str) -> Path:
-    return Path(config or os.environ.get("SWARMCTL_CONFIG") or Path.home() / ".swarmd")
-
-
-def host_in_environment() -> str:
-    return os.environ.get("SWARMCTL_HOST") or os.environ.get("DOCKER_HOST") or ""
-
-
-def name_of(context: str, host: str, store: Store) -> str:
-    """The context's name: a flag's, or that of the environment, or the chosen one."""
-    if context:
-        return context
-    if host or host_in_environment():
-        return DEFAULT
-    return os.environ.get("SWARMCTL_CONTEXT") or os.environ.get("DOCKER_CONTEXT") or store.current()
-
-
-def tls_for(host: str, tls: Tls | None) -> Tls | None:
-    """A tcp host's own TLS, or the files of Docker's environment."""
-    if tls or not host.startswith("tcp:"):
-        return tls
-    return tls_in(os.environ.get("DOCKER_CERT_PATH") or str(Path.home() / ".docker"))

@@ -5,7 +5,7 @@ TCP without TLS is refused: who reaches the socket is root on that machine.
 
 import os
 import socket
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 DEFAULT_HOST = "unix:///run/swarmd/swarmd.sock"
@@ -15,8 +15,7 @@ class DialError(Exception):
     """One sentence for the user."""
 
 
-@dataclass(frozen=True)
-class Tls:
+class Tls(NamedTuple):
     """Files in PEM; verify: whether the daemon must prove who it is."""
 
     ca: str
@@ -25,8 +24,7 @@ class Tls:
     verify: bool = True
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     host: str
     tls: Tls | None = None
 

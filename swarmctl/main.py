@@ -6,12 +6,12 @@ commands/__init__.py lists the commands; only the one that is asked for is impor
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from swarmd.swarmctl import contexts
+from swarmd.swarmctl import target
 from swarmd.swarmctl.client import Client, Refusal
 from swarmd.swarmctl.commands import GROUPS, NOUNS, SHORT, Command
-from swarmd.swarmctl.dial import DEFAULT_HOST, Endpoint, Tls
+from swarmd.swarmctl.dial import DEFAULT_HOST, Endpoint
 from swarmd.swarmctl.parser import Parser, did_you_mean
 
 _LEVELS = ("debug", "info", "warn", "error", "fatal")
@@ -41,10 +41,18 @@ def _main(words: list[str]) -> int:
         return 0
     parser = find(rest)
     args = parser.parse_args(rest)
-    args.store = contexts.Store(contexts.directory_of(flags.config))
-    args.context_name = contexts.name_of(flags.context, flags.daemon, args.store)
+    args.target = target.Flags(
+        flags.daemon,
+        flags.context,
+        flags.config,
+        flags.tls,
+        flags.tlsverify,
+        flags.tlscacert,
+        flags.tlscert,
+        flags.tlskey,
+    )
     debug = flags.debug or flags.log_level == "debug"
-    endpoint = Endpoint(DEFAULT_HOST) if getattr(args, "local", False) else _endpoint(flags, args)
+    endpoint = Endpoint(DEFAULT_HOST) if getattr(args, "local", False) else target.endpoint(args.target)
     client = Client(endpoint, debug=debug, warnings=flags.log_level in ("debug", "info", "warn"))
     try:
         code = int(args.run(client, args) or 0)
@@ -83,21 +91,6 @@ def _root() -> Parser:
     parser.add_argument("words", nargs="...", metavar="COMMAND")
     parser.print_help = lambda file=None: _help(parser)  # type: ignore[method-assign]
     return parser
-
-
-def _endpoint(flags: Any, args: Any) -> Endpoint:
-    host = flags.daemon
-    if host and flags.context:
-        raise Refusal("-H and --context both name a daemon: give one of them")
-    if args.context_name != contexts.DEFAULT:
-        context: contexts.Context = args.store.get(args.context_name)
-        return Endpoint(context.host, contexts.tls_for(context.host, context.endpoint.tls))
-    host = host or contexts.host_in_environment() or DEFAULT_HOST
-    base = contexts.tls_for("tcp:", None)
-    if base is None or not host.startswith("tcp:"):
-        return Endpoint(host)
-    verify = flags.tlsverify or not flags.tls
-    return Endpoint(host, Tls(flags.tlscacert or base.ca, flags.tlscert or base.cert, flags.tlskey or base.key, verify))
 
 
 # ---------------------------------------------------------------- commands

@@ -6,6 +6,7 @@ one form, --flag=value, before argparse sees them.
 """
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -13,12 +14,16 @@ _TO_THE_END = (argparse.REMAINDER, argparse.PARSER)
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
+_COLUMNS = os.environ.get("COLUMNS", "")
+_WIDTH = int(_COLUMNS) if _COLUMNS.isdigit() else 100
+
 
 class _Formatter(argparse.HelpFormatter):
     """-u, --user USER: the value once, and none for a switch."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=36)
+        # argparse makes a formatter for each flag, and without a width each asks the terminal by way of shutil.
+        super().__init__(prog, max_help_position=36, width=_WIDTH)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:

@@ -1,10 +1,9 @@
 """The commands: for each the module and function that adds its flags, imported only when it is asked for."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """`add(parser)` in the module commands/MODULE gives the parser its flags and `run`."""
 
     module: str

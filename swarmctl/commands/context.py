@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from swarmd.swarmctl import contexts, output
-from swarmd.swarmctl.client import Client, Refusal
-from swarmd.swarmctl.contexts import DEFAULT, Context, Store
+from swarmd.swarmctl import output, target
+from swarmd.swarmctl.client import Refusal
+from swarmd.swarmctl.contexts import Context, Store
 from swarmd.swarmctl.dial import DEFAULT_HOST
 from swarmd.swarmctl.parser import Parser, boolean
+from swarmd.swarmctl.target import DEFAULT
 from swarmd.swarmctl.values import keyed
 
 _TABLE = output.Table(
@@ -24,7 +25,8 @@ _KEYS = ("host", "from", "skip-tls-verify", *_FILES)
 
 
 def _ready(parser: Parser, run: Any) -> None:
-    parser.set_defaults(run=run, local=True)
+    """`run` gets the store instead of a client."""
+    parser.set_defaults(run=lambda client, args: run(Store(target.directory(args.target.config)), args), local=True)
 
 
 def _described(parser: Parser) -> None:
@@ -40,14 +42,13 @@ def add_create(parser: Parser) -> None:
     _ready(parser, create)
 
 
-def create(client: Client, args: argparse.Namespace) -> None:
-    store: Store = args.store
+def create(store: Store, args: argparse.Namespace) -> None:
     if args.name in {context.name for context in store.all()}:
         raise Refusal(f"context {args.name} exists: 'swarmctl context update' changes it")
     if args.source and args.docker:
         raise Refusal("--from and --docker both say where the daemon is: give one of them")
     # A copy of the context in use, where nothing is said.
-    start = _get(store, args.source or args.context_name)
+    start = _get(store, args.source or target.context_name(args.target))
     made = replace(start, name=args.name, description=args.description or (start.description if args.source else ""))
     store.put(_edited(store, made, args.docker) if args.docker else made)
     print(args.name)
@@ -55,7 +56,7 @@ def create(client: Client, args: argparse.Namespace) -> None:
 
 
 def _get(store: Store, name: str) -> Context:
-    return Context(DEFAULT, contexts.host_in_environment() or DEFAULT_HOST) if name == DEFAULT else store.get(name)
+    return Context(DEFAULT, target.host_in_environment() or DEFAULT_HOST) if name == DEFAULT else store.get(name)
 
 
 def _edited(store: Store, context: Context, text: str) -> Context:
@@ -84,8 +85,7 @@ def add_update(parser: Parser) -> None:
     _ready(parser, update)
 
 
-def update(client: Client, args: argparse.Namespace) -> None:
-    store: Store = args.store
+def update(store: Store, args: argparse.Namespace) -> None:
     if not store.has(args.name):
         store.get(args.name)
         raise Refusal(f"context {args.name} is Docker's: 'docker context update' changes it")
@@ -102,12 +102,12 @@ def add_ls(parser: Parser) -> None:
     _ready(parser, ls)
 
 
-def ls(client: Client, args: argparse.Namespace) -> None:
-    standard = replace(_get(args.store, DEFAULT), description="this host, or what the environment says")
+def ls(store: Store, args: argparse.Namespace) -> None:
+    standard = replace(_get(store, DEFAULT), description="this host, or what the environment says")
     shows_mark = not args.format or args.format.startswith("table")
     rows = []
-    for context in (standard, *args.store.all()):
-        current = context.name == args.context_name
+    for context in (standard, *store.all()):
+        current = context.name == target.context_name(args.target)
         rows.append(
             {
                 "Name": context.name + (" *" if current and shows_mark else ""),
@@ -129,8 +129,8 @@ def add_inspect(parser: Parser) -> None:
     _ready(parser, inspect)
 
 
-def inspect(client: Client, args: argparse.Namespace) -> None:
-    found = [_get(args.store, name) for name in args.names or [args.context_name]]
+def inspect(store: Store, args: argparse.Namespace) -> None:
+    found = [_get(store, name) for name in args.names or [target.context_name(args.target)]]
     output.inspect([_shown(context) for context in found], args.format)
 
 
@@ -141,7 +141,7 @@ def _shown(context: Context) -> dict[str, Any]:
 
 
 def add_show(parser: Parser) -> None:
-    _ready(parser, lambda client, args: print(args.context_name))
+    _ready(parser, lambda store, args: print(target.context_name(args.target)))
 
 
 def add_use(parser: Parser) -> None:
@@ -149,11 +149,11 @@ def add_use(parser: Parser) -> None:
     _ready(parser, use)
 
 
-def use(client: Client, args: argparse.Namespace) -> None:
-    _get(args.store, args.name)
-    args.store.use(args.name)
+def use(store: Store, args: argparse.Namespace) -> None:
+    _get(store, args.name)
+    store.use(args.name)
     print(args.name)
-    if contexts.host_in_environment():
+    if target.host_in_environment():
         print("note: SWARMCTL_HOST or DOCKER_HOST is set, and goes before the context", file=sys.stderr)
 
 
@@ -163,16 +163,16 @@ def add_rm(parser: Parser) -> None:
     _ready(parser, remove)
 
 
-def remove(client: Client, args: argparse.Namespace) -> int:
+def remove(store: Store, args: argparse.Namespace) -> int:
     def one(name: str) -> None:
         if name == DEFAULT:
             raise Refusal("context default is always there")
-        in_use = name == args.store.current()
+        in_use = name == target.current(str(store.directory))
         if in_use and not args.force:
             raise Refusal(f"context {name} is in use: 'swarmctl context use default' first, or --force")
-        args.store.remove(name)
+        store.remove(name)
         if in_use:
-            args.store.use(DEFAULT)
+            store.use(DEFAULT)
 
     return output.each(args.names, one)
 
@@ -186,10 +186,10 @@ def add_export(parser: Parser) -> None:
     _ready(parser, export)
 
 
-def export(client: Client, args: argparse.Namespace) -> None:
+def export(store: Store, args: argparse.Namespace) -> None:
     import tarfile
 
-    context = _get(args.store, args.name)
+    context = _get(store, args.name)
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         members = {f"tls/docker/{name}": data for name, data in context.tls.items()}
@@ -218,10 +218,10 @@ def add_import(parser: Parser) -> None:
     _ready(parser, import_)
 
 
-def import_(client: Client, args: argparse.Namespace) -> None:
+def import_(store: Store, args: argparse.Namespace) -> None:
     import tarfile
 
-    if args.name in {context.name for context in args.store.all()}:
+    if args.name in {context.name for context in store.all()}:
         raise Refusal(f"context {args.name} exists: remove it first, or choose another name")
     try:
         content = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
@@ -240,5 +240,5 @@ def import_(client: Client, args: argparse.Namespace) -> None:
         raise Refusal(f"{args.file}: {(problem.strerror or str(problem)).lower()}") from None
     except (tarfile.TarError, ValueError, KeyError, TypeError):
         raise Refusal(f"{args.file} is no exported context: an archive with meta.json") from None
-    args.store.put(context)
+    store.put(context)
     print(args.name)

@@ -11,6 +11,7 @@ from typing import Any
 from swarmd.swarmctl import output
 from swarmd.swarmctl.client import API_VERSION, Client, Refusal
 from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.target import context_name
 
 _INFO = """\
 Name: {{.Name}}
@@ -56,7 +57,7 @@ def add_info(parser: Parser) -> None:
 
 def info(client: Client, args: argparse.Namespace) -> None:
     found = client.get("/info")
-    mine = {"ClientInfo": {"Context": args.context_name, "Version": _installed()}}
+    mine = {"ClientInfo": {"Context": context_name(args.target), "Version": _installed()}}
     shown = {**found, **mine}
     if not args.format:
         shown["Memory"] = output.memory(found.get("MemTotal", 0)) if found.get("MemTotal") else ""
@@ -79,7 +80,7 @@ def version(client: Client, args: argparse.Namespace) -> None:
         "DefaultAPIVersion": API_VERSION.removeprefix("v"),
         "Os": sys.platform,
         "Arch": os.uname().machine,
-        "Context": args.context_name,
+        "Context": context_name(args.target),
     }
     shown: dict[str, Any] = {"Client": mine, "Server": None}
     problem = ""
