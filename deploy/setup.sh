@@ -30,7 +30,7 @@ fi
 
 # A kernel only for tests/vm/run: unpacked, not installed, so this machine's own way to boot stays as it is.
 vm=/var/cache/swarmd-vm
-if [ "${1:-}" = --dev ] && ! compgen -G "$vm/boot/vmlinuz-*" >/dev/null; then
+if [ "${1:-}" = --dev ] && [ "$(uname -m)" = x86_64 ] && ! compgen -G "$vm/boot/vmlinuz-*" >/dev/null; then
   say "fetching a kernel for tests in a virtual machine"
   apt-get update -qq
   image=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/ { print $2; exit }')
