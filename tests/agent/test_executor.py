@@ -21,6 +21,9 @@ class Engines:
     def list(self) -> list[ContainerState]:
         return list(self._states)
 
+    async def gives_own_ids(self) -> bool:
+        return True
+
     async def create(self, config: ContainerConfig, name: str) -> str:
         raise AssertionError(f"container {name} is made")
 
