@@ -11,13 +11,15 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import time
 
 import msgspec
 
 from swarmd.runtime import effective, health, launch, spec
+from swarmd.runtime.attach import Replay, Streams, Waiting, attach, resize
 from swarmd.runtime.errors import Conflict, NotFound, RuntimeFault, StartError
-from swarmd.runtime.exec import ExecResult, execute
+from swarmd.runtime.exec import Command, Exec, ExecResult, begin, execute, start_once
 from swarmd.runtime.launch import FindPeer, Host
 from swarmd.runtime.model import ContainerState, Event, Exit, Health, HealthState, Phase, ProbeResult
 from swarmd.runtime.records import Directory, Record, Run
@@ -40,6 +42,7 @@ class Container:
         self._idle = asyncio.Event()  # no run is being followed
         self._idle.set()
         self._unwanted = asyncio.Event()  # cuts a back-off short
+        self._waiting = Waiting()  # clients attached before the start
 
     @property
     def state(self) -> ContainerState:
@@ -82,6 +85,9 @@ class Container:
         self._hold(run)
         self._observe(True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
         self._publish("start")
+        for connection, streams in self._waiting.take():  # they came while it started
+            with contextlib.suppress(Conflict):
+                await attach(self.directory.path, connection, streams)
 
     async def _spawn(self) -> Run:
         """Acquire what a run holds, and run it; what the caller finds acquired after an error it releases."""
@@ -95,11 +101,18 @@ class Container:
             health_failing_streak=0,
             health_log=(),
         )
-        answer = await self._host.spawner.ask({"op": "start", "directory": str(self.directory.path)})
+        with contextlib.ExitStack() as handed_over:
+            clients = self._waiting.take()
+            for connection, _ in clients:
+                handed_over.enter_context(connection)
+            wants = [streams.as_request() for _, streams in clients]
+            request = {"op": "start", "directory": str(self.directory.path), "clients": wants}
+            answer = await self._host.spawner.ask(request, [connection.fileno() for connection, _ in clients])
         return msgspec.convert(answer, Run)
 
     async def _abandon(self, error: BaseException) -> None:
         """Release what a start that failed had acquired, and record why it failed."""
+        self._waiting.close()
         await self._release()
         code = error.exit_code if isinstance(error, StartError) else 125
         ended = Exit(code=code, at=time.time_ns(), error=str(error))
@@ -255,26 +268,67 @@ class Container:
                 return
             self._want(False)
             self.removed = True
+            self._waiting.close()
             await self._release()
             await asyncio.to_thread(self.directory.remove)
             self._publish("destroy")
 
     # Inside
 
-    async def exec(
-        self,
-        command: tuple[str, ...],
-        env: tuple[str, ...] = (),
-        user: str = "",
-        workdir: str = "",
-        timeout: float | None = None,
-    ) -> ExecResult:
+    async def attach(self, connection: socket.socket, streams: Streams, replay: Replay | None = None) -> None:
+        """Hand over a client's connection; before the start it waits for that."""
+        self._publish("attach")
+        if self.running:
+            await attach(self.directory.path, connection, streams, replay)
+            return
+        try:
+            if replay:
+                await replay(0)
+            self._waiting.add(connection, streams)
+        except BaseException:
+            connection.close()
+            raise
+
+    async def resize(self, height: int, width: int) -> None:
+        self._must_run()
+        await resize(self.directory.path, height, width)
+        self._publish("resize", height=str(height), width=str(width))
+
+    async def exec(self, command: Command, timeout: float | None = None) -> ExecResult:
+        self._must_run()
+        return await execute(self._host.spawner, self.directory.path, self._pidfd, command, timeout=timeout)
+
+    def exec_create(self, command: Command, streams: Streams) -> Exec:
+        self._must_run()
+        made = Exec(self.id, command, streams)
+        self._publish(f"exec_create: {' '.join(command.command)}", execID=made.id)
+        return made
+
+    def check_exec(self, made: Exec) -> None:
+        """Refuse what can't be started, while there still is an answer to refuse it with."""
+        self._must_run()
+        start_once(made)
+
+    async def exec_start(self, made: Exec, connection: socket.socket | None, size: tuple[int, int]) -> None:
+        """Return once the program runs; then `exec_keep` must be run."""
+        command = msgspec.structs.replace(made.command, size=size) if any(size) else made.command
+        self._publish(f"exec_start: {' '.join(command.command)}", execID=made.id)
+        try:
+            made.running = await begin(
+                self._host.spawner, self.directory.path, self._pidfd, command, connection, made.streams
+            )
+        except StartError as error:
+            made.failed = error.exit_code
+            raise
+
+    async def exec_keep(self, made: Exec) -> None:
+        if made.running:
+            await made.running.keep()
+            self._publish("exec_die", execID=made.id, exitCode=str(made.exit_code))
+
+    def _must_run(self) -> None:
         if not self.running or self._pidfd < 0:
             raise Conflict(f"container {self.state.name} is not running")
-        path = self.directory.path
-        return await execute(
-            self._host.spawner, path, self._pidfd, command, env=env, user=user, workdir=workdir, timeout=timeout
-        )
 
     def _probe(self) -> Health | None:
         if not self.running:
@@ -299,7 +353,7 @@ class Container:
     async def _run_probe(self, probe: Health) -> ProbeResult:
         start = time.time_ns()
         try:
-            result = await self.exec(health.command(probe), timeout=probe.timeout)
+            result = await self.exec(Command(command=health.command(probe)), timeout=probe.timeout)
             code, output = result.exit_code, (result.stdout + result.stderr)[:_PROBE_OUTPUT].decode(errors="replace")
         except TimeoutError:
             code, output = -1, f"health check timed out after {probe.timeout:g} s"

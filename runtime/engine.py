@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from swarmd.runtime import cgroups, checks, logs, spec
+from swarmd.runtime.attach import Replay, Streams
 from swarmd.runtime.container import Container
-from swarmd.runtime.errors import Conflict, Invalid, NotFound
+from swarmd.runtime.errors import Conflict, Invalid, NotFound, StartError
 from swarmd.runtime.events import Events
-from swarmd.runtime.exec import ExecResult
+from swarmd.runtime.exec import Command, Exec, ExecResult, Execs
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.launch import Host
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, LogEntry, Phase
@@ -53,6 +55,7 @@ class Engine:
         self._containers: dict[str, Container] = {}
         self._keepers: asyncio.TaskGroup
         self._keeping: set[asyncio.Task[None]] = set()
+        self._execs = Execs()
 
     @classmethod
     def open(cls, config: EngineConfig, spawner: Spawner | None = None) -> "AbstractAsyncContextManager[Engine]":
@@ -79,7 +82,12 @@ class Engine:
     async def start(self, id: str) -> None:
         """Return once the program runs. Raises StartError naming the step that failed."""
         container = self._find(id)
-        await container.start()
+        try:
+            await container.start()
+        except StartError:
+            if container.state.config.auto_remove:
+                await self.remove(container.id)
+            raise
         container.want()
         self._keep_running(container)
 
@@ -96,6 +104,7 @@ class Engine:
     async def remove(self, id: str, force: bool = False) -> None:
         container = self._find(id)
         await container.remove(force)
+        self._execs.forget(container.id)
         self._containers.pop(container.id, None)
 
     def inspect(self, ref: str) -> ContainerState:
@@ -136,7 +145,48 @@ class Engine:
         workdir: str = "",
         timeout: float | None = None,
     ) -> ExecResult:
-        return await self._find(id).exec(tuple(command), tuple(env), user, workdir, timeout)
+        """Run a program and return what it wrote, the first MiB of each stream."""
+        wanted = Command(command=tuple(command), env=tuple(env), user=user, workdir=workdir)
+        return await self._find(id).exec(wanted, timeout)
+
+    def exec_create(self, id: str, command: Command, streams: Streams) -> str:
+        """Return the id of an exec to start. Raises Conflict when the container does not run."""
+        return self._execs.add(self._find(id).exec_create(command, streams)).id
+
+    async def exec_start(
+        self, id: str, connection: Callable[[], socket.socket] | None = None, size: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Return once the program runs, its streams on the connection that is then asked for, or nowhere.
+
+        It goes on when the client leaves, or this daemon. Raises StartError, which the client is told too.
+        """
+        made = self._execs.get(id)
+        container = self._find(made.container)
+        container.check_exec(made)
+        await container.exec_start(made, connection() if connection else None, size)
+        self._keep_task(container.exec_keep(made))
+
+    def exec_inspect(self, id: str) -> Exec:
+        return self._execs.get(id)
+
+    def exec_resize(self, id: str, height: int, width: int) -> None:
+        made = self._execs.get(id)
+        if made.running is None or made.running.answer:
+            raise Conflict(f"exec {made.id[:12]} is not running")
+        made.running.resize(height, width)
+
+    async def attach(
+        self, id: str, connection: Callable[[], socket.socket], streams: Streams, replay: Replay | None = None
+    ) -> None:
+        """Hand a client's connection over to the container; one that does not run yet serves it from its first byte.
+
+        replay writes to the client what was logged until a time in ns, 0 for all: exactly what it would not be sent.
+        """
+        await self._find(id).attach(connection(), streams, replay)
+
+    async def resize(self, id: str, height: int, width: int) -> None:
+        """Set the size of its terminal, in characters."""
+        await self._find(id).resize(height, width)
 
     def events(self) -> AsyncIterator[Event]:
         return self._host.events.listen()
@@ -178,7 +228,10 @@ class Engine:
         return msgspec.structs.replace(config, namespaces=own, network_mode=by_id(config.network_mode))
 
     def _keep_running(self, container: Container) -> None:
-        task = self._keepers.create_task(self._keep(container))
+        self._keep_task(self._keep(container))
+
+    def _keep_task(self, keeping: Coroutine[None, None, None]) -> None:
+        task = self._keepers.create_task(keeping)
         self._keeping.add(task)
         task.add_done_callback(self._keeping.discard)
 

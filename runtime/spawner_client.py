@@ -53,12 +53,11 @@ class Spawner:
             self._process.wait(10)
 
     async def ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
-        """Send a request and return its answer; cancelling closes the pipe, which an exec helper takes as an order to
-        kill. Raises StartError for an answer that says why not."""
+        """Send a request and return its one answer. Raises StartError for one that says why not."""
         reader, writer = os.pipe()
         try:
             try:
-                self._send(json.dumps(request).encode(), [*fds, writer])
+                self.send(request, [*fds, writer])
             finally:
                 os.close(writer)
             data = await read_to_end(reader)
@@ -71,7 +70,9 @@ class Spawner:
             raise StartError(answer["error"], answer["exit_code"])
         return answer
 
-    def _send(self, data: bytes, fds: list[int]) -> None:
+    def send(self, request: Mapping[str, Any], fds: Sequence[int]) -> None:
+        """Send a request whose answer comes through the last of fds; they stay the caller's."""
+        data = json.dumps(request).encode()
         for last in (False, True):
             try:
                 assert self._socket is not None, "start() comes first"

@@ -89,6 +89,9 @@ def _process(id: str, config: ContainerConfig, image: Image) -> dict[str, Any]:
         "noNewPrivileges": config.security.no_new_privileges,
         "oomScoreAdj": config.oom_score_adj,
     }
+    if config.tty and any(config.console_size):
+        height, width = config.console_size
+        process["consoleSize"] = {"height": height, "width": width}
     if config.security.apparmor not in ("", "unconfined"):
         process["apparmorProfile"] = config.security.apparmor
     return process
@@ -225,7 +228,7 @@ def _annotations(directory: Path, config: ContainerConfig, image: Image, given: 
         "swarmd.log": json.dumps(log),
         "swarmd.seccomp.bpf": "seccomp.bpf" if given.seccomp else "",
         "swarmd.init": "1" if config.init else "",
-        "swarmd.stdin": "1" if config.open_stdin else "",
+        "swarmd.stdin": "" if not config.open_stdin else "once" if config.stdin_once else "open",
         "swarmd.privileged": "1" if config.security.privileged else "",
     }
     return {key: value for key, value in found.items() if value}

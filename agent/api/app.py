@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from swarmd.agent.api import containers, execs, images, networks, nodes, swarm, system, tasks
+from swarmd.agent.api import attach, containers, execs, images, networks, nodes, swarm, system, tasks
 from swarmd.agent.api import services as cluster_services
 from swarmd.agent.api.interface import SERVICES, Services, services
 from swarmd.agent.api.streams import answer
@@ -35,9 +35,13 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/containers/{id}/wait", containers.wait),
     ("GET", "/containers/{id}/logs", containers.logs),
     ("DELETE", "/containers/{id}", containers.remove),
+    ("POST", "/containers/{id}/attach", attach.attach),
+    ("GET", "/containers/{id}/attach/ws", attach.websocket),
+    ("POST", "/containers/{id}/resize", attach.resize),
     ("POST", "/containers/{id}/exec", execs.create),
     ("POST", "/exec/{id}/start", execs.start),
     ("GET", "/exec/{id}/json", execs.inspect),
+    ("POST", "/exec/{id}/resize", execs.resize),
     ("GET", "/images/json", images.listing),
     ("POST", "/images/create", images.create),
     ("POST", "/images/load", images.load),
@@ -83,7 +87,6 @@ def application(services: Services) -> web.Application:
     """The application; the caller owns what it works on and outlives it."""
     app = web.Application(middlewares=[_errors, _versions], client_max_size=16 * 1024 * 1024)
     app[SERVICES] = services
-    app[execs.EXECS] = execs.Execs()
     for method, path, handler in ROUTES:
         app.router.add_route(method, path, handler)
         app.router.add_route(method, "/v{version:[0-9.]+}" + path, handler)

@@ -126,12 +126,14 @@ async def _next_exit(request: web.Request, state: ContainerState) -> Exit:
 
 
 async def _removed(request: web.Request, state: ContainerState) -> Exit:
-    engine = services(request).engine
-    async with asyncio.TaskGroup() as group:
-        gone = group.create_task(_event(request, state.id, "destroy"))
-        await asyncio.sleep(0)
-        end = await engine.wait(state.id) if state.exit is None else state.exit
-        await gone
+    """How it ended last, or 0 when it was never started."""
+    end = state.exit or Exit(code=0, at=0)
+    async with aclosing(cast("Any", services(request).engine.events())) as stream:
+        async for event in stream:
+            if event.id == state.id and event.action == "die":
+                end = Exit(code=int(event.attributes["exitCode"]), at=event.at)
+            if event.id == state.id and event.action == "destroy":
+                break
     return end
 
 

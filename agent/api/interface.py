@@ -3,7 +3,8 @@
 The handlers know these protocols only.  `agent/main.py` hands in the real ones, the tests their fakes.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,20 +13,13 @@ from aiohttp import web
 
 from swarmd.proto import control_pb2 as control_pb
 from swarmd.proto import objects_pb2 as pb
+from swarmd.runtime.attach import Replay, Streams
+from swarmd.runtime.exec import Command, Exec
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, LogEntry
 from swarmd.runtime.network.values import NetworkInfo
 
 # ---------------------------------------------------------------- the runtime's side
-
-
-class ExecResult(Protocol):
-    @property
-    def exit_code(self) -> int: ...
-    @property
-    def stdout(self) -> bytes: ...
-    @property
-    def stderr(self) -> bytes: ...
 
 
 class Networks(Protocol):
@@ -42,6 +36,10 @@ class Networks(Protocol):
     async def remove(self, ref: str) -> None: ...
     def list(self) -> Sequence[NetworkInfo]: ...
     def inspect(self, ref: str) -> NetworkInfo: ...
+
+
+# Gives the client's connection, once there is nothing left to refuse; whoever called it owns it.
+Connection = Callable[[], socket.socket]
 
 
 class Engine(Protocol):
@@ -68,16 +66,14 @@ class Engine(Protocol):
         stdout: bool = True,
         stderr: bool = True,
     ) -> AsyncIterator[LogEntry]: ...
-    async def exec(
-        self,
-        id: str,
-        command: Sequence[str],
-        *,
-        env: Sequence[str] = (),
-        user: str = "",
-        workdir: str = "",
-        timeout: float | None = None,
-    ) -> ExecResult: ...
+    async def attach(self, id: str, connection: Connection, streams: Streams, replay: Replay | None = None) -> None: ...
+    async def resize(self, id: str, height: int, width: int) -> None: ...
+    def exec_create(self, id: str, command: Command, streams: Streams) -> str: ...
+    async def exec_start(
+        self, id: str, connection: Connection | None = None, size: tuple[int, int] = (0, 0)
+    ) -> None: ...
+    def exec_inspect(self, id: str) -> Exec: ...
+    def exec_resize(self, id: str, height: int, width: int) -> None: ...
     def events(self) -> AsyncIterator[Event]: ...
 
 

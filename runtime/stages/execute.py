@@ -1,61 +1,168 @@
 """Runs one more program inside a container: the helper of `exec` and of health checks.
 
-Forked from the spawner.  This process joins the container and forks the program in it, then waits outside; the program
-gets the capabilities, seccomp filter and user that the container's own has.
+Forked from the spawner.  This process joins the container and forks the program in it, then waits outside and carries
+the program's streams to the client whose connection came with the request, if one did; the program gets the
+capabilities, seccomp filter and user that the container's own has.
 
     daemon                                        helper                      program
-      | -- request + pidfd, stdout, stderr, reply -> |                           |
+      | -- request + pidfd, client, control -------> |                           |
       |                                              | -- joins, forks --------> | exec
-      | <-- {"exit_code"} or {"error", exit_code} -- | <-- ends ---------------- |
+      | <-- {"pid"} or {"error", "exit_code"} ------ |                           |
+      | -- {"resize": [height, width]} ------------> |                           |
+      | <-- {"exit_code"} -------------------------- | <-- ends ---------------- |
       |    or {"timeout": true} after killing its process group                  |
-      | -- closes its end of the reply ------------> | -- kills its process group
+      | -- closes its end of control --------------> | -- kills its process group, if the request is "bound"
 """
 
 import contextlib
+import fcntl
 import gc
 import json
 import os
-import select
 import signal
+import socket
+import termios
 from typing import Any, NoReturn
 
-from swarmd.runtime.stages import files, namespaces, privileges, syscalls
+from swarmd.runtime.stages import files, namespaces, privileges, streams, syscalls
 from swarmd.runtime.stages.privileges import StepError
 
+_PIPE_SIZE = 1 << 20
+_TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
 
-def run(request: dict[str, Any], pidfd: int, stdout: int, stderr: int, reply: int) -> NoReturn:
+
+def run(request: dict[str, Any], pidfd: int, *fds: int) -> NoReturn:
+    """fds: the client's connection, unless nobody attaches, and the control socket."""
     gc.disable()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     syscalls.set_title("swarmd-exec")
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fds[-1])
+    client = streams.Client(fds[0], request) if len(fds) > 1 else None
+    helper = _Helper(request, control, client)
     try:
-        answer = _run(request, pidfd, stdout, stderr, reply)
+        answer = helper.run(pidfd)
+    except StepError as error:
+        answer = {"error": str(error), "exit_code": error.exit_code}
     except OSError as error:
         answer = {"error": f"exec: {error.filename or 'container'}: {error.strerror}", "exit_code": 125}
     except Exception as error:
         answer = {"error": f"exec: {error}", "exit_code": 125}
-    with contextlib.suppress(BrokenPipeError):
-        os.write(reply, files.dump_json(answer))
+    helper.end(answer)
     os._exit(0)
 
 
-def _run(request: dict[str, Any], pidfd: int, stdout: int, stderr: int, reply: int) -> dict[str, Any]:
-    directory = request["directory"]
-    config: dict[str, Any] = json.loads(files.read_bytes(f"{directory}/config.json"))
-    annotations: dict[str, str] = config["annotations"]
-    bpf = annotations.get("swarmd.seccomp.bpf")
-    seccomp = files.read_bytes(f"{directory}/{bpf}") if bpf else b""
-    stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    for path in json.loads(annotations["swarmd.cgroup.procs"]):
-        files.put(path, "0")
-    namespaces.join_process(pidfd, config["linux"])
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        _become_program(request, config, seccomp, [stdin, stdout, stderr], writer)
-    for fd in (writer, stdout, stderr, pidfd, stdin):
-        os.close(fd)
-    return _wait(pid, reader, reply, request.get("timeout"))
+class _Helper:
+    def __init__(self, request: dict[str, Any], control: socket.socket, client: streams.Client | None) -> None:
+        self._request, self._control, self._client = request, control, client
+        self._terminal: bool = request["tty"]
+        self._pump = streams.Pump({}, -1, self._terminal, True)
+
+    def run(self, pidfd: int) -> dict[str, Any]:
+        directory = self._request["directory"]
+        config: dict[str, Any] = json.loads(files.read_bytes(f"{directory}/config.json"))
+        annotations: dict[str, str] = config["annotations"]
+        bpf = "" if self._request["privileged"] else annotations.get("swarmd.seccomp.bpf", "")
+        seccomp = files.read_bytes(f"{directory}/{bpf}") if bpf else b""
+        nowhere = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        for path in json.loads(annotations["swarmd.cgroup.procs"]):
+            files.put(path, "0")
+        namespaces.join_process(pidfd, config["linux"])
+        theirs = self._open_terminal() if self._terminal else self._open_pipes(nowhere)
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if not pid:
+            _become_program(self._request, config, seccomp, theirs, writer)
+        for fd in {writer, pidfd, nowhere, *theirs}:
+            os.close(fd)
+        if self._client:
+            self._pump.add(self._client)
+        if failure := files.read_fd(reader, 65536):
+            os.waitpid(pid, 0)
+            answer: dict[str, Any] = json.loads(failure)
+            return answer
+        self._tell({"pid": pid})
+        return self._wait(pid)
+
+    def end(self, answer: dict[str, Any]) -> None:
+        """Say how it ended to the daemon first, whom the client will ask as soon as it has seen the end."""
+        if self._client and "error" in answer:
+            self._pump.add(self._client)
+            self._pump.say("stdout" if self._request["stdout"] else "stderr", f"{answer['error']}\r\n".encode())
+        self._tell(answer)
+        self._pump.flush()
+
+    def _tell(self, answer: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the daemon is gone
+            self._control.send(files.dump_json(answer))
+
+    def _open_pipes(self, nowhere: int) -> list[int]:
+        if self._client is None:
+            return [nowhere, nowhere, nowhere]
+        theirs, stdin, outputs = [nowhere], -1, {}
+        if self._request["stdin"]:
+            theirs[0], stdin = os.pipe()
+        for stream in ("stdout", "stderr"):
+            if not self._request[stream]:
+                theirs.append(nowhere)
+                continue
+            reader, writer = os.pipe()
+            outputs[reader] = stream
+            theirs.append(writer)
+        for fd in (*outputs, *((stdin,) if stdin >= 0 else ())):
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        self._pump = streams.Pump(outputs, stdin, False, True)
+        return theirs
+
+    def _open_terminal(self) -> list[int]:
+        """Make one in the container's own devpts; its other end comes from the kernel, not from a name in there."""
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            master = syscalls.open_beneath(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+            fcntl.ioctl(master, _TIOCSPTLCK, b"\0\0\0\0")
+            slave: int = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StepError(f"terminal: /dev/pts/ptmx: {error.strerror}", 126) from None
+        finally:
+            os.close(root)
+        if any(self._request["size"]):
+            streams.set_size(master, *self._request["size"])
+        self._pump = streams.Pump({master: "stdout"}, master if self._request["stdin"] else -1, True, False)
+        return [slave, slave, slave]
+
+    def _wait(self, pid: int) -> dict[str, Any]:
+        """Wait for the program; kill its process group when time is up or it is bound to a caller who is gone."""
+        ended = os.pidfd_open(pid)
+        abandoned: list[bool] = []
+
+        def order() -> None:
+            try:
+                data = self._control.recv(4096)
+            except OSError:
+                data = b""
+            if data:
+                self._pump.resize(*json.loads(data)["resize"])
+                return
+            self._pump.unwatch(self._control.fileno())
+            if self._request["bound"]:
+                abandoned.append(True)
+                _kill(pid)
+
+        self._pump.watch(self._control.fileno(), order)
+        in_time = self._pump.run(ended, self._request["timeout"])
+        if not in_time:
+            _kill(pid)
+        _, status = os.waitpid(pid, 0)
+        if not in_time or abandoned:
+            return {"timeout": True}
+        code = os.waitstatus_to_exitcode(status)
+        return {"exit_code": code if code >= 0 else 128 - code}
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _become_program(
@@ -64,17 +171,27 @@ def _become_program(
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     annotations, process = config["annotations"], config["process"]
+    if request["privileged"]:
+        sets = {name: list(privileges.CAPABILITIES) for name in ("bounding", "effective", "permitted")}
+        process = {**process, "capabilities": sets, "noNewPrivileges": False}
     try:
         os.setsid()
-        for number, fd in enumerate(stdio):
-            os.dup2(fd, number)
-        os.dup2(writer, 3, inheritable=False)
+        # Out of the way of the numbers they are given, which some of them may have.
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, namespaces.OUT_OF_THE_WAY) for fd in (*stdio, writer)]
+        for number, fd in enumerate(moved):
+            os.dup2(fd, number, inheritable=number < 3)
         syscalls.close_from(4)
         os.umask(0o022)
         identity = privileges.find_identity(
             request["user"] or annotations.get("swarmd.user", ""), json.loads(annotations.get("swarmd.groups", "[]"))
         )
-        environment = privileges.environment({**process, "env": [*process["env"], *request["env"]]}, identity)
+        if request["tty"]:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            os.fchown(0, identity.uid, -1)
+        terminal = ["TERM=xterm"] if request["tty"] else []
+        environment = privileges.environment(
+            {**process, "env": [*terminal, *process["env"], *request["env"]]}, identity
+        )
         privileges.set_limits(process)
         privileges.enter_workdir(request["workdir"] or process["cwd"])
         privileges.become(process, identity, seccomp)
@@ -85,23 +202,3 @@ def _become_program(
     except Exception as error:
         os.write(3, files.dump_json({"error": f"exec: {error}", "exit_code": 125}))
     os._exit(125)
-
-
-def _wait(pid: int, reader: int, reply: int, timeout: float | None) -> dict[str, Any]:
-    """Wait for the program; kill its process group when time is up or nobody waits for the answer any more."""
-    ended = os.pidfd_open(pid)
-    poll = select.poll()
-    poll.register(ended, select.POLLIN)
-    poll.register(reply, 0)  # only POLLERR: the daemon has closed its end
-    ready = [fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)]
-    if ended not in ready:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    if ended not in ready:
-        return {"timeout": True}
-    if failure := files.read_fd(reader, 65536):
-        answer: dict[str, Any] = json.loads(failure)
-        return answer
-    code = os.waitstatus_to_exitcode(status)
-    return {"exit_code": code if code >= 0 else 128 - code}

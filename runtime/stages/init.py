@@ -164,6 +164,8 @@ def terminal(init: Init) -> None:
     fcntl.ioctl(master, 0x40045431, b"\0\0\0\0")  # TIOCSPTLCK: unlock
     number = int.from_bytes(fcntl.ioctl(master, 0x80045430, b"\0\0\0\0"), "little")  # TIOCGPTN
     slave = syscalls.open_beneath(init.root, f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY)
+    if size := init.process.get("consoleSize"):
+        termios.tcsetwinsize(master, (size["height"], size["width"]))
     console = syscalls.open_tree(f"/proc/self/fd/{slave}", False)
     mounts.attach(console, init.root, "/dev/console")
     os.close(console)

@@ -20,14 +20,16 @@ from typing import Any, NoReturn
 from swarmd.runtime.stages import files, hooks, init, namespaces, syscalls
 from swarmd.runtime.stages.jsonlog import Log
 from swarmd.runtime.stages.privileges import StepError
+from swarmd.runtime.stages.streams import Client, Door, Pump
 
-_CHUNK = 65536
 
+def run(directory: str, clients: list[Client], reply: int) -> NoReturn:
+    """Keep one container until it has ended; the answer to the start goes to the descriptor reply.
 
-def run(directory: str, reply: int) -> NoReturn:
-    """Keep one container until it has ended; the answer to the start goes to the descriptor reply."""
+    clients: attached before the program's first byte.
+    """
     try:
-        _Shim(directory, reply).run()
+        _Shim(directory, clients, reply).run()
     except Exception as error:
         _answer(reply, {"error": f"shim: {error}", "exit_code": 125})
     os._exit(0)
@@ -41,8 +43,8 @@ def _answer(reply: int, value: dict[str, Any]) -> None:
 
 
 class _Shim:
-    def __init__(self, directory: str, reply: int) -> None:
-        self._directory, self._reply = directory, reply
+    def __init__(self, directory: str, clients: list[Client], reply: int) -> None:
+        self._directory, self._clients, self._reply = directory, clients, reply
         self._config: dict[str, Any] = json.loads(files.read_bytes(f"{directory}/config.json"))
         self._annotations: dict[str, str] = self._config["annotations"]
         self._record: dict[str, Any] = {
@@ -75,21 +77,24 @@ class _Shim:
             os.close(fd)
         failure = self._follow_init(ours, pid)
         ours.close()
+        log = self._log()
+        pump = self._pump(log)
         if failure is None:
             self._record |= {"pid": pid, "pid_start": files.start_time(pid), "started": time.time_ns()}
             self._save_record()
+            Door(self._directory, pump, log.flush)  # there before anybody can know that the program runs
             _answer(self._reply, self._record)
-        # With the pipe still open on failure: the answer comes after exit.json, so that it is never taken back.
-        log = self._log()
-        if failure is None:
+            # Left open on failure: the answer comes after exit.json, so that it is never taken back.
             os.close(self._reply)
-            self._reply = -1
-        self._pump(log, pid)
+        pump.run(os.pidfd_open(pid))
         _, status = os.waitpid(pid, 0)
         log.close()
         self._save_exit(status, failure)
         if failure is not None:
             _answer(self._reply, failure)
+        # The end of this process is the end of the container: a client that is slow to read must not put that off.
+        if not pump.busy or not os.fork():
+            pump.flush()
 
     def _abandoned(self) -> bool:
         """Whether the daemon ended before this began: its next life may have looked already, so nothing is started."""
@@ -144,36 +149,15 @@ class _Shim:
         limits = json.loads(self._annotations["swarmd.log"])
         return Log(limits["path"], limits["max_size"], limits["max_file"])
 
-    def _pump(self, log: Log, pid: int) -> None:
-        """Copy output to the log until the program has ended and all it wrote is read.
-
-        A pipe may stay open in a process that this container handed it to; so the end of the program, not the end of
-        the pipe, ends this, after what the pipes hold has been read.
-        """
-        poll = select.poll()
-        ended = os.pidfd_open(pid)
-        for fd in (ended, *self._readers):
-            poll.register(fd, select.POLLIN)
-        while True:
-            ready = [fd for fd, _ in poll.poll()]
-            for fd in ready:
-                if fd != ended and not self._copy(log, fd):
-                    poll.unregister(fd)
-                    del self._readers[fd]
-                    os.close(fd)
-            if ready == [ended]:
-                break
-        for stream in ("stdout", "stderr"):
-            log.flush(stream)
-        os.close(ended)
-
-    def _copy(self, log: Log, fd: int) -> bool:
-        try:
-            data = os.read(fd, _CHUNK)
-        except OSError:
-            return False  # EIO: the last process has closed the terminal
-        log.write(self._readers[fd], data) if data else log.flush(self._readers[fd])
-        return bool(data)
+    def _pump(self, log: Log) -> Pump:
+        terminal = bool(self._config["process"].get("terminal"))
+        wanted = self._annotations.get("swarmd.stdin", "")
+        if terminal and wanted:
+            self._stdin = next(iter(self._readers), -1)
+        pump = Pump(self._readers, self._stdin, terminal, wanted == "once", log.write, log.flush)
+        for client in self._clients:
+            pump.add(client)
+        return pump
 
     def _save_exit(self, status: int, failure: dict[str, Any] | None) -> None:
         code = os.waitstatus_to_exitcode(status)

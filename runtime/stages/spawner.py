@@ -4,10 +4,11 @@ It holds no state.  When it dies, the daemon starts another; when the daemon die
 it forked goes on: shims and exec helpers answer the daemon themselves, each through a pipe that came with its request.
 
     daemon                                                   spawner             shim, or exec helper
-      | -- {"op": "start", "directory"} + reply ---------------> | -- fork ------> |
+      | -- {"op": "start", "directory", "clients"} ------------> | -- fork ------> |
+      |    + the clients' connections, reply                     |                 |
       | <-- {"pid", "started", ...} or {"error", "exit_code"} -------------------- |
-      | -- {"op": "exec", ...} + pidfd, stdout, stderr, reply -> | -- fork ------> |
-      | <-- {"exit_code"} or {"timeout"} or {"error", "exit_code"} --------------- |
+      | -- {"op": "exec", ...} + pidfd, client, control -------> | -- fork ------> |
+      |    see stages/execute.py                                 |                 |
       |    end of file on a reply without an answer: the forked process was killed
 """
 
@@ -19,8 +20,10 @@ import socket
 import sys
 
 from swarmd.runtime.stages import execute, shim, syscalls, userns
+from swarmd.runtime.stages.streams import Client
 
-MOST_FDS = 4
+MOST_CLIENTS = 200  # attached before a start; the kernel passes 253 descriptors at most
+MOST_FDS = MOST_CLIENTS + 4
 LARGEST_REQUEST = 128 * 1024
 
 
@@ -63,7 +66,8 @@ def _fork(requests: socket.socket, data: bytes, fds: list[int]) -> None:
         os.set_inheritable(fd, False)
     request = json.loads(data)
     if request["op"] == "start":
-        shim.run(request["directory"], *fds)
+        clients = [Client(fd, wants) for fd, wants in zip(fds, request["clients"], strict=False)]
+        shim.run(request["directory"], clients, fds[-1])
     elif request["op"] == "userns":
         userns.run(request, *fds)
     else:

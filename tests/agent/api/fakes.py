@@ -2,30 +2,28 @@
 
 import asyncio
 import secrets
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from swarmd.agent.api.interface import Connection
+from swarmd.agent.api.streams import frame
 from swarmd.proto import control_pb2 as control_pb
 from swarmd.proto import objects_pb2 as pb
 from swarmd.proto.clock import timestamp
 from swarmd.proto.errors import AlreadyExists, Conflict, FailedPrecondition, NotFound
 from swarmd.proto.ids import new_id
 from swarmd.runtime import errors
+from swarmd.runtime.attach import Replay, Streams
+from swarmd.runtime.exec import Command, Exec, start_once
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, LogEntry, Phase
 from swarmd.runtime.network.values import NetworkInfo
 
 NOW = 1_700_000_000_000_000_000
-
-
-@dataclass(frozen=True)
-class FakeResult:
-    exit_code: int
-    stdout: bytes
-    stderr: bytes
 
 
 class FakeNetworks:
@@ -66,6 +64,8 @@ class FakeEngine:
         self.images = ImageStore(root / "images")
         self.networks = FakeNetworks()
         self.lines: list[LogEntry] = []
+        self.execs: dict[str, Exec] = {}
+        self.sizes: list[tuple[str, int, int]] = []
         self._states: dict[str, ContainerState] = {}
         self._listeners: set[asyncio.Queue[Event]] = set()
 
@@ -126,18 +126,38 @@ class FakeEngine:
         for entry in [line for line in self.lines if wanted[line.stream]][-(tail or 0) :]:
             yield entry
 
-    async def exec(
-        self,
-        id: str,
-        command: Sequence[str],
-        *,
-        env: Sequence[str] = (),
-        user: str = "",
-        workdir: str = "",
-        timeout: float | None = None,
-    ) -> FakeResult:
-        await asyncio.sleep(0.05)  # as long as a command takes at the least
-        return FakeResult(3, " ".join(command).encode(), b"oops")
+    async def attach(self, id: str, connection: Connection, streams: Streams, replay: Replay | None = None) -> None:
+        """Says what was asked, then repeats the client's input until its end."""
+        with connection() as client:
+            if replay:
+                await replay(0)
+            await _echo(client, f"{streams.stdin} {streams.stdout} {streams.stderr}\n".encode(), streams)
+
+    async def resize(self, id: str, height: int, width: int) -> None:
+        self.sizes.append((id, height, width))
+
+    def exec_create(self, id: str, command: Command, streams: Streams) -> str:
+        made = Exec(id, command, streams)
+        self.execs[made.id] = made
+        return made.id
+
+    async def exec_start(self, id: str, connection: Connection | None = None, size: tuple[int, int] = (0, 0)) -> None:
+        """It writes its arguments to stdout and "oops" to stderr, and ends with 3."""
+        made = self.execs[id]
+        start_once(made)
+        made.failed = 3
+        if connection:
+            with connection() as client:
+                # As long as a command takes at the least: docker-py loses what comes together with the headers.
+                await asyncio.sleep(0.05)
+                written = " ".join(made.command.command).encode()
+                client.sendall(written if made.command.tty else frame("stdout", written) + frame("stderr", b"oops"))
+
+    def exec_inspect(self, id: str) -> Exec:
+        return self.execs[id]
+
+    def exec_resize(self, id: str, height: int, width: int) -> None:
+        self.sizes.append((id, height, width))
 
     async def events(self) -> AsyncIterator[Event]:
         with self._listening() as queue:
@@ -156,8 +176,20 @@ class FakeEngine:
 
     def _tell(self, id: str, action: str) -> None:
         for queue in self._listeners:
-            attributes = {"name": self._states[id].name}
+            state = self._states[id]
+            attributes = {"name": state.name} | ({"exitCode": str(state.exit.code)} if state.exit else {})
             queue.put_nowait(Event(type="container", action=action, id=id, at=NOW, attributes=attributes))
+
+
+async def _echo(client: socket.socket, first: bytes, streams: Streams) -> None:
+    def framed(data: bytes) -> bytes:
+        return data if streams.raw else frame("stdout", data)
+
+    loop = asyncio.get_running_loop()
+    client.setblocking(False)
+    await loop.sock_sendall(client, framed(first))
+    while data := await loop.sock_recv(client, 65536):
+        await loop.sock_sendall(client, framed(data))
 
 
 class _Listening:

@@ -127,8 +127,6 @@ async def test_what_the_docker_command_asks_and_we_have_not_is_named(api: Api, r
     await run(api, "import", "-", "demo", stdin=rootfs)
     assert "HostConfig.CgroupParent" in await run(api, "create", "--cgroup-parent", "x", "demo", "x", code=1)
     assert "HostConfig.StorageOpt" in await run(api, "create", "--storage-opt", "size=1g", "demo", "x", code=1)
-    await run(api, "run", "-d", "--name", "one", "demo", "x")
-    assert "Tty" in await run(api, "exec", "-t", "one", "ls", code=1)
     await run(api, "swarm", "init")
     refused = await run(api, "service", "create", "-d", "--mode", "global", "--no-resolve-image", "demo", code=1)
     assert "unknown or unsupported field Mode.Global" in refused
