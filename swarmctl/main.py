@@ -12,6 +12,7 @@ from swarmd.swarmctl import target
 from swarmd.swarmctl.client import Client, Refusal
 from swarmd.swarmctl.commands import GROUPS, NOUNS, SHORT, Command
 from swarmd.swarmctl.dial import DEFAULT_HOST, Endpoint
+from swarmd.swarmctl.http import ProtocolError
 from swarmd.swarmctl.parser import Parser, did_you_mean
 
 _LEVELS = ("debug", "info", "warn", "error", "fatal")
@@ -41,7 +42,7 @@ def _main(words: list[str]) -> int:
         return 0
     parser = find(rest)
     args = parser.parse_args(rest)
-    args.target = target.Flags(
+    args.daemon_flags = target.Flags(
         flags.daemon,
         flags.context,
         flags.config,
@@ -52,18 +53,14 @@ def _main(words: list[str]) -> int:
         flags.tlskey,
     )
     debug = flags.debug or flags.log_level == "debug"
-    endpoint = Endpoint(DEFAULT_HOST) if getattr(args, "local", False) else target.endpoint(args.target)
+    endpoint = Endpoint(DEFAULT_HOST) if getattr(args, "local", False) else target.endpoint(args.daemon_flags)
     client = Client(endpoint, debug=debug, warnings=flags.log_level in ("debug", "info", "warn"))
     try:
         code = int(args.run(client, args) or 0)
-        sys.stdout.flush()
-        return code
-    except Refusal:
-        raise
-    except ValueError as problem:
-        if type(problem).__name__ != "TemplateError":
-            raise
-        raise Refusal(str(problem)) from None
+    except ProtocolError as problem:
+        raise Refusal(f"{endpoint.host}: {problem}") from None
+    sys.stdout.flush()
+    return code
 
 
 def _root() -> Parser:

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from swarmd.swarmctl.client import Refusal
 from swarmd.swarmctl.template_functions import FUNCTIONS, shown
 
 _TAG = re.compile(r"\{\{(-?)\s*(.*?)\s*(-?)\}\}", re.DOTALL)
 _WORD = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|`[^`]*`|\(|\)|\||:=|=|,|[^\s()|,=:]+)""")
 
 
-class TemplateError(ValueError):
+class TemplateError(Refusal):
     pass
 
 

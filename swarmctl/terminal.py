@@ -26,10 +26,10 @@ def raw(fd: int) -> Iterator[None]:
 
 
 def size() -> tuple[int, int] | None:
-    """Rows and columns of the terminal; None where there is none."""
+    """Rows and columns of the terminal; None where there is none, or it does not know them."""
     with suppress(OSError):
         columns, rows = os.get_terminal_size(sys.stdout.fileno())
-        return rows, columns
+        return (rows, columns) if rows and columns else None
     return None
 
 

@@ -26,7 +26,9 @@ _KEYS = ("host", "from", "skip-tls-verify", *_FILES)
 
 def _ready(parser: Parser, run: Any) -> None:
     """`run` gets the store instead of a client."""
-    parser.set_defaults(run=lambda client, args: run(Store(target.directory(args.target.config)), args), local=True)
+    parser.set_defaults(
+        run=lambda client, args: run(Store(target.directory(args.daemon_flags.config)), args), local=True
+    )
 
 
 def _described(parser: Parser) -> None:
@@ -48,7 +50,7 @@ def create(store: Store, args: argparse.Namespace) -> None:
     if args.source and args.docker:
         raise Refusal("--from and --docker both say where the daemon is: give one of them")
     # A copy of the context in use, where nothing is said.
-    start = _get(store, args.source or target.context_name(args.target))
+    start = _get(store, args.source or target.context_name(args.daemon_flags))
     made = replace(start, name=args.name, description=args.description or (start.description if args.source else ""))
     store.put(_edited(store, made, args.docker) if args.docker else made)
     print(args.name)
@@ -107,7 +109,7 @@ def ls(store: Store, args: argparse.Namespace) -> None:
     shows_mark = not args.format or args.format.startswith("table")
     rows = []
     for context in (standard, *store.all()):
-        current = context.name == target.context_name(args.target)
+        current = context.name == target.context_name(args.daemon_flags)
         rows.append(
             {
                 "Name": context.name + (" *" if current and shows_mark else ""),
@@ -130,7 +132,7 @@ def add_inspect(parser: Parser) -> None:
 
 
 def inspect(store: Store, args: argparse.Namespace) -> None:
-    found = [_get(store, name) for name in args.names or [target.context_name(args.target)]]
+    found = [_get(store, name) for name in args.names or [target.context_name(args.daemon_flags)]]
     output.inspect([_shown(context) for context in found], args.format)
 
 
@@ -141,7 +143,7 @@ def _shown(context: Context) -> dict[str, Any]:
 
 
 def add_show(parser: Parser) -> None:
-    _ready(parser, lambda store, args: print(target.context_name(args.target)))
+    _ready(parser, lambda store, args: print(target.context_name(args.daemon_flags)))
 
 
 def add_use(parser: Parser) -> None:

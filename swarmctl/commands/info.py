@@ -57,7 +57,7 @@ def add_info(parser: Parser) -> None:
 
 def info(client: Client, args: argparse.Namespace) -> None:
     found = client.get("/info")
-    mine = {"ClientInfo": {"Context": context_name(args.target), "Version": _installed()}}
+    mine = {"ClientInfo": {"Context": context_name(args.daemon_flags), "Version": _installed()}}
     shown = {**found, **mine}
     if not args.format:
         shown["Memory"] = output.memory(found.get("MemTotal", 0)) if found.get("MemTotal") else ""
@@ -80,7 +80,7 @@ def version(client: Client, args: argparse.Namespace) -> None:
         "DefaultAPIVersion": API_VERSION.removeprefix("v"),
         "Os": sys.platform,
         "Arch": os.uname().machine,
-        "Context": context_name(args.target),
+        "Context": context_name(args.daemon_flags),
     }
     shown: dict[str, Any] = {"Client": mine, "Server": None}
     problem = ""
