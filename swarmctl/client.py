@@ -69,7 +69,9 @@ class Client:
         return self._json("DELETE", path, query)
 
     def head(self, path: str, /, **query: object) -> Mapping[str, str]:
-        return self._send("HEAD", path, query).headers
+        response = self._send("HEAD", path, query)
+        response.close()
+        return response.headers
 
     def upload(self, path: str, content: IO[bytes], /, **query: object) -> Iterator[Any]:
         """POST a stream; yield the JSON objects of the answer."""
@@ -116,7 +118,6 @@ class Client:
         headers = {} if content is None else {"Content-Type": "application/json"}
         response = self._send(method, path, query, content, headers)
         answer = response.read()
-        response.close()
         return json.loads(answer) if answer.strip() else None
 
     def _send(
@@ -136,6 +137,7 @@ class Client:
         try:
             response = http.request(sock, method, target, body, headers or {})
         except OSError as problem:
+            sock.close()
             raise Refusal(self._unreachable(problem)) from None
         if self._debug:
             spent = (time.monotonic() - started) * 1000

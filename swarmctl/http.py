@@ -39,12 +39,16 @@ class Response:
         self._ended = not has_body
 
     def read1(self, most: int = _CHUNK) -> bytes:
-        """What is there, after waiting for at least one byte; b"" at the end."""
+        """What is there, after waiting for at least one byte; b"" at the end, when the connection is closed too."""
         if self._chunked and not self._ended and self._left == 0:
             self._next_chunk()
         if self._ended or self._left == 0:
+            self.close()
             return b""
         data = self.reader.read1(most if self._left is None else min(most, self._left))
+        if self._left is None and not data:
+            self._ended = True
+            self.close()
         if self._left is not None:
             if not data:
                 raise ProtocolError("it hung up in the middle of an answer")
@@ -71,6 +75,12 @@ class Response:
             yield from lines
         if pending:
             yield pending
+
+    def __enter__(self) -> "Response":
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self.reader.close()

@@ -46,6 +46,9 @@ class Session:
             except OSError:
                 if not self.detached:
                     raise Refusal("the daemon hung up; the container is not affected by that") from None
+            finally:
+                if not self._stdin:  # else the thread may be writing to it
+                    self._response.close()
 
     def _output(self) -> None:
         if not self._tty:

@@ -65,19 +65,19 @@ def _from(client: Client, source: _Place, args: argparse.Namespace) -> int:
         found = _stat(client, source.container, path)
         if found and found["mode"] & _LINK:
             path = os.path.join(os.path.dirname(path), found["linkTarget"])  # noqa: PTH118, PTH120
-    response = client.stream(f"/containers/{segment(source.container)}/archive", path=path)
-    content = _Counted(response.read)
-    if args.target == "-":
-        if sys.stdout.isatty():
-            raise Refusal("an archive is nothing for a terminal: send it somewhere")
-        while data := content.read(65536):
-            sys.stdout.buffer.write(data)
+    with client.stream(f"/containers/{segment(source.container)}/archive", path=path) as response:
+        content = _Counted(response.read)
+        if args.target == "-":
+            if sys.stdout.isatty():
+                raise Refusal("an archive is nothing for a terminal: send it somewhere")
+            while data := content.read(65536):
+                sys.stdout.buffer.write(data)
+            return content.count
+        is_directory = bool(_decoded(response.headers[_STAT])["mode"] & _DIRECTORY)
+        name = os.path.basename(source.path.rstrip("/"))  # noqa: PTH119
+        target = archive.target_of(args.target, name, is_directory, contents=source.path.endswith("/."))
+        archive.unpack(content, target, keep_owners=args.archive)
         return content.count
-    is_directory = bool(_decoded(response.headers[_STAT])["mode"] & _DIRECTORY)
-    name = os.path.basename(source.path.rstrip("/"))  # noqa: PTH119
-    target = archive.target_of(args.target, name, is_directory, contents=source.path.endswith("/."))
-    archive.unpack(content, target, keep_owners=args.archive)
-    return content.count
 
 
 def _stat(client: Client, container: str, path: str) -> dict[str, Any] | None:
