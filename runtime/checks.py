@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shutil
 from pathlib import Path
 
 from swarmd.runtime import cdi, devices, userns
@@ -40,6 +41,7 @@ def check(config: ContainerConfig, image: Image) -> None:
         if not syscalls.has_capability(CAPABILITIES.index(name)):
             raise Invalid(f"capability {name} can't be added: this host's swarmd lacks it itself")
     _check_namespaces(config)
+    _check_runtime(config)
     for name in config.sysctls:
         _check_sysctl(name, config)
     for limit in config.ulimits:
@@ -57,6 +59,30 @@ def check(config: ContainerConfig, image: Image) -> None:
         raise Invalid(f"health check {config.health.test[0]} is none of {', '.join(_PROBES)}")
     if config.security.apparmor not in ("", "unconfined") and not _APPARMOR.exists():
         raise Invalid(f"AppArmor profile {config.security.apparmor}: this host's kernel runs without AppArmor")
+
+
+def runtime_path(name: str) -> str:
+    """The program of another OCI runtime; "" for our own. Raises Invalid when it is not installed."""
+    if name in ("", "swarmd"):
+        return ""
+    found = shutil.which(name)
+    if not found:
+        raise Invalid(f"runtime {name} is not on this host: install it, or leave it to swarmd's own")
+    return found
+
+
+def _check_runtime(config: ContainerConfig) -> None:
+    """What an OCI config can't say, or no runtime but ours does."""
+    if not runtime_path(config.runtime):
+        return
+    lacking = {
+        "user ids of its own": userns.wanted_size(config.namespaces.user),
+        "clocks of its own": config.namespaces.monotonic or config.namespaces.boottime,
+        "an init": config.init,
+        "a part of an image as a mount": any(getattr(mount, "subpath", "") for mount in config.mounts),
+    }
+    if asked := [what for what, wanted in lacking.items() if wanted]:
+        raise Invalid(f"{' and '.join(asked)} can't be given by runtime {config.runtime}: leave it to swarmd's own")
 
 
 def _check_namespaces(config: ContainerConfig) -> None:

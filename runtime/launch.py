@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from swarmd.runtime import cdi, devices, effective, etc_files, spec
+from swarmd.runtime import cdi, checks, devices, effective, etc_files, spec
 from swarmd.runtime.cgroups.interface import Hierarchy
 from swarmd.runtime.errors import Conflict, NotFound
 from swarmd.runtime.events import Events
@@ -79,6 +79,7 @@ async def prepare(state: ContainerState, directory: Path, host: Host, find_peer:
         layers={m.image: host.images.get(m.image).layers for m in config.mounts if isinstance(m, ImageMount)},
         seccomp=seccomp.profile if seccomp else None,
         device_edits=edits,
+        runtime=checks.runtime_path(config.runtime),
         empty=empty,
     )
     document = spec.build(state.id, directory, config, image, given)

@@ -55,6 +55,7 @@ class Given:
     layers: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     seccomp: Mapping[str, Any] | None = None  # the profile in OCI's form; None: unconfined
     device_edits: Sequence[cdi.Edits] = ()
+    runtime: str = ""  # the program of another OCI runtime
     empty: Path = Path("/var/empty")  # a directory with nothing in it
 
 
@@ -227,6 +228,7 @@ def _annotations(directory: Path, config: ContainerConfig, image: Image, given: 
         "swarmd.groups": json.dumps(config.groups),
         "swarmd.log": json.dumps(log),
         "swarmd.seccomp.bpf": "seccomp.bpf" if given.seccomp else "",
+        "swarmd.runtime": given.runtime,
         "swarmd.init": "1" if config.init else "",
         "swarmd.stdin": "" if not config.open_stdin else "once" if config.stdin_once else "open",
         "swarmd.privileged": "1" if config.security.privileged else "",

@@ -57,7 +57,7 @@ def perform(root: int, mount: dict[str, Any], user: int = -1, owner: tuple[int, 
             _map_in_place([path for key, path in layers(data) if key == "lowerdir+"], user)
         if subpath := dict(data).get("swarmd.subpath"):
             data.remove(("swarmd.subpath", subpath))
-        fd = syscalls.new_filesystem(mount["type"], [("source", source or mount["type"]), *layers(data)], attributes)
+        fd = _new(mount["type"], [("source", source or mount["type"]), *layers(data)], attributes)
         if subpath:
             fd = _below(fd, root, target, subpath)
     try:
@@ -76,6 +76,21 @@ def _bind(source: str, options: list[str], user: int) -> int:
     if recursive:
         deep = attributes if "rro" in options else attributes & ~syscalls.ATTR_RDONLY
         syscalls.set_mount_attributes(fd, deep, propagation, True, source)
+    return fd
+
+
+def _new(fstype: str, options: list[tuple[str, str]], attributes: int) -> int:
+    try:
+        return syscalls.new_filesystem(fstype, options, attributes)
+    except OSError:
+        lower = [value for key, value in options if key == "lowerdir+"]
+        if not lower:
+            raise
+    # Before Linux 6.5: by mount(2), for a moment on the last of the layers, which is ours and empty.
+    syscalls.mount("overlay", lower[-1], "overlay", 0, f"lowerdir={':'.join(map(_escaped, lower))}")
+    fd = syscalls.open_tree(lower[-1], False)
+    syscalls.umount(lower[-1], syscalls.MNT_DETACH)
+    syscalls.set_mount_attributes(fd, attributes, 0, False, lower[-1])
     return fd
 
 

@@ -18,6 +18,7 @@ import time
 from typing import Any, NoReturn
 
 from swarmd.runtime.stages import files, hooks, init, namespaces, syscalls
+from swarmd.runtime.stages.foreign import Foreign
 from swarmd.runtime.stages.jsonlog import Log
 from swarmd.runtime.stages.privileges import StepError
 from swarmd.runtime.stages.streams import Client, Door, Pump
@@ -66,17 +67,11 @@ class _Shim:
         if self._abandoned():
             return
         self._open_streams()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        namespaces.before_fork(self._config["linux"])
-        pid = os.fork()
-        if not pid:
-            ours.close()
-            init.run(self._directory, self._config, self._theirs, theirs)
-        theirs.close()
+        program = self._annotations.get("swarmd.runtime")
+        foreign = Foreign(program, self._directory, self._config) if program else None
+        pid, failure = self._start_foreign(foreign) if foreign else self._start_init()
         for fd in set(self._theirs):
             os.close(fd)
-        failure = self._follow_init(ours, pid)
-        ours.close()
         log = self._log()
         pump = self._pump(log)
         if failure is None:
@@ -86,10 +81,14 @@ class _Shim:
             _answer(self._reply, self._record)
             # Left open on failure: the answer comes after exit.json, so that it is never taken back.
             os.close(self._reply)
-        pump.run(os.pidfd_open(pid))
-        _, status = os.waitpid(pid, 0)
+        code = 125
+        if pid:
+            pump.run(os.pidfd_open(pid))
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if foreign:
+            foreign.delete()
         log.close()
-        self._save_exit(status, failure)
+        self._save_exit(code, failure)
         if failure is not None:
             _answer(self._reply, failure)
         # The end of this process is the end of the container: a client that is slow to read must not put that off.
@@ -118,6 +117,28 @@ class _Shim:
             reader, writer = os.pipe()
             self._readers[reader] = stream
             self._theirs.append(writer)
+
+    def _start_init(self) -> tuple[int, dict[str, Any] | None]:
+        """Return the pid of our own init, and what stopped it if it is not the program by now."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        namespaces.before_fork(self._config["linux"])
+        pid = os.fork()
+        if not pid:
+            ours.close()
+            init.run(self._directory, self._config, self._theirs, theirs)
+        theirs.close()
+        failure = self._follow_init(ours, pid)
+        ours.close()
+        return pid, failure
+
+    def _start_foreign(self, foreign: Foreign) -> tuple[int, dict[str, Any] | None]:
+        try:
+            pid, terminal = foreign.start(self._theirs)
+        except StepError as error:
+            return 0, {"error": str(error), "exit_code": error.exit_code}
+        if terminal >= 0:
+            self._readers[terminal] = "stdout"
+        return pid, None
 
     def _follow_init(self, channel: socket.socket, pid: int) -> dict[str, Any] | None:
         """Return None once the program runs, else what stopped it."""
@@ -159,8 +180,7 @@ class _Shim:
             pump.add(client)
         return pump
 
-    def _save_exit(self, status: int, failure: dict[str, Any] | None) -> None:
-        code = os.waitstatus_to_exitcode(status)
+    def _save_exit(self, code: int, failure: dict[str, Any] | None) -> None:
         record = {
             "code": code if code >= 0 else 128 - code,
             "at": time.time_ns(),
