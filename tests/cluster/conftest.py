@@ -77,7 +77,7 @@ class Cluster:
         """The command fails, and says why in one sentence that the pattern is found in."""
         done = self.run(*words, host=host, timeout=30)
         sentence, *usage = done.stderr.strip().splitlines() or [""]
-        assert done.returncode in (1, 2), f"swarmctl {' '.join(words)}: {done.stdout}{done.stderr}"
+        assert done.returncode in (1, 2, 125), f"swarmctl {' '.join(words)}: {done.stdout}{done.stderr}"
         assert re.search(says, sentence), f"swarmctl {' '.join(words)}: {done.stderr}"
         assert sentence.startswith("swarmctl"), sentence
         assert "internal error" not in sentence

@@ -150,7 +150,8 @@ def test_an_exit_while_swarmd_is_dead_is_seen_afterwards(cluster: Cluster) -> No
     host = next(name for name, node in cluster.nodes().items() if node["ID"] == task["NodeID"])
     pid = task["Status"]["ContainerStatus"]["PID"]
     cluster.kill9(host, "swarmd --data-root")
-    cluster.on(host, "touch", f"/proc/{pid}/root/stop")
+    # The files belong to the task's own ids: a touch from outside would have no owner.
+    cluster.on(host, "nsenter", "--target", str(pid), "--user", "--mount", "touch", "/stop")
     wait_for(lambda: pid not in cluster.processes(host), "end of the program")
     cluster.devcluster("start", host)
     wait_for(lambda: cluster.tasks("brief")[0]["Status"]["ContainerStatus"].get("ExitCode") == 7, "exit code 7")
