@@ -101,7 +101,8 @@ class Handler(BaseHTTPRequestHandler):
         """The connection itself; reading goes through `rfile`, which may hold what came with the request."""
         self.wfile.write(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
         self.close_connection = True
-        return self.connection
+        connection: socket.socket = self.connection
+        return connection
 
     def log_message(self, *words: object) -> None:
         pass
