@@ -77,6 +77,13 @@ class Client:
             return False
         return True
 
+    def hang_up(self) -> None:
+        """End both directions; input that nobody read would make the kernel say "reset" to it instead of "end"."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.fd)) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+            while connection.recv(_CHUNK):
+                pass
+
 
 class Pump:
     """outputs: the stream of each descriptor to read; stdin: -1 for none; terminal: outputs has one, also for stdin.
@@ -264,6 +271,7 @@ class Pump:
         del self._clients[client.fd]
         if client.stdin:
             self._end_input(client)
+        client.hang_up()
         self._forget(client.fd)
 
     # Input
