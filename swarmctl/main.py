@@ -4,6 +4,7 @@ commands/__init__.py lists the commands; only the one that is asked for is impor
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -25,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"swarmctl: {refusal}", file=sys.stderr)
         return refusal.code
     except BrokenPipeError:  # `swarmctl service ls | head -1`
-        sys.stderr.close()
+        # What is left in the buffer goes nowhere, and without a complaint at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
         return 130

@@ -43,6 +43,8 @@ class Session:
                 threading.Thread(target=self._pump, daemon=True).start()
             try:
                 self._output()
+            except BrokenPipeError:  # of standard output: `swarmctl run demo yes | head`
+                raise
             except OSError:
                 if not self.detached:
                     raise Refusal("the daemon hung up; the container is not affected by that") from None

@@ -194,6 +194,17 @@ def test_without_sig_proxy_an_interrupt_ends_only_the_command(daemon: Daemon) ->
     over.set()
 
 
+def test_a_reader_that_goes_away_ends_it_without_a_word(daemon: Daemon) -> None:
+    def talk(request: Asked) -> None:
+        while True:
+            request.handler.wfile.write(frame(1, b"y\n" * 10_000))
+
+    Program(daemon, talk)
+    command = f"{' '.join(_WORDS)} unix://{daemon.socket} run demo yes | head -1; echo ${{PIPESTATUS[0]}}"
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, timeout=20, check=False)
+    assert (answer.stdout, answer.stderr) == (b"y\n141\n", b"WARNING: careful\n")
+
+
 def test_a_terminal_is_asked_for_only_with_one(daemon: Daemon) -> None:
     Program(daemon, lambda request: None)
     answer = ctl(daemon, "run", "-it", "demo")
@@ -294,7 +305,7 @@ def shell(request: Asked) -> None:
     """Echoes each line in capitals; ends at the word exit."""
     request.handler.wfile.write(b"$ ")
     pending = b""
-    while data := request.handler.rfile.read1(100):  # type: ignore[attr-defined]
+    while data := request.handler.rfile.read1(100):
         pending += data
         request.handler.wfile.write(data.upper())
         if b"exit\r" in pending:
