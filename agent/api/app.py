@@ -105,7 +105,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _message(error.http_status, str(error))
     except runtime.RuntimeFault as fault:
         return _message(next((s for kind, s in RUNTIME_STATUS if isinstance(fault, kind)), 500), str(fault))
-    except ConnectionError:  # the client went away in the middle of a stream
+    except ConnectionError:
+        if request.transport is None or request.transport.is_closing():
+            return web.Response(status=499)  # the client went away in the middle of a stream: nobody is told
         raise
     except Exception as defect:
         if isinstance(defect, OSError) and defect.errno in (errno.ENOSPC, errno.EDQUOT):
