@@ -1576,12 +1576,9 @@ class Service(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     UPDATE_STATUS_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
-    REMOVING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     spec_version: _builtins.int
     """grows by one when the task template or its networks and ports change"""
-    removing: _builtins.bool
-    """tombstone: tasks first, then the object"""
     @_builtins.property
     def version(self) -> Global___Version: ...
     @_builtins.property
@@ -1611,11 +1608,10 @@ class Service(_message.Message):
         endpoint: Global___Endpoint | None = ...,
         update_status: Global___UpdateStatus | None = ...,
         restarts: Global___RestartHistory | None = ...,
-        removing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "endpoint", b"endpoint", "previous_spec", b"previous_spec", "restarts", b"restarts", "spec", b"spec", "update_status", b"update_status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "endpoint", b"endpoint", "id", b"id", "previous_spec", b"previous_spec", "removing", b"removing", "restarts", b"restarts", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "endpoint", b"endpoint", "id", b"id", "previous_spec", b"previous_spec", "restarts", b"restarts", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

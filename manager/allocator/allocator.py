@@ -133,7 +133,7 @@ class _Pass:
 
     def _services(self, due: _Due) -> list[Grant]:
         view = self._store.view()
-        services = [service for id in due.services if (service := view.get(Service, id)) and not service.removing]
+        services = [service for id in due.services if (service := view.get(Service, id))]
         grants = self._decide(services, lambda service: plan.for_service(view, self._ledger, service))
         looked_at = {service.id for service in services}
         waiting = (task for id in self._waiting if (task := view.get(Task, id)))

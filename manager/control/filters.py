@@ -58,7 +58,14 @@ def labels(read: Callable[[Any], Mapping[str, str]]) -> Filter:
 
 
 def _service(task: Task, values: Sequence[str], view: View) -> bool:
-    return any(task.service_id.startswith(value) or task.service_name == value for value in values)
+    """A name is that of the service which has it now; tasks of a removed one answer to it only while nobody has."""
+    for value in values:
+        named = {service.id for service in view.find(Service, name=value)}
+        if task.service_id in named or task.service_id.startswith(value):
+            return True
+        if not named and task.service_name == value:
+            return True
+    return False
 
 
 def _node(task: Task, values: Sequence[str], view: View) -> bool:

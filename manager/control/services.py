@@ -46,18 +46,14 @@ def update(tx: Tx, wanted: Service, rollback: bool, now: int) -> Service:
 
 
 def remove(tx: Tx, ref: str, force: bool) -> str:
-    """Leave a tombstone: the orchestrator ends the tasks first, and deletes the service with the last of them."""
-    service = edited(resolve(tx, Service, ref))
-    if not service.removing:
-        service.removing = True
-        tx.put(service)
+    """Name and published ports are free at once; the reaper ends the tasks, which keep their addresses till then."""
+    service = resolve(tx, Service, ref)
+    tx.delete(service)
     return service.id
 
 
 def _at_version(tx: Tx, wanted: Service) -> Service:
     service = resolve(tx, Service, wanted.id)
-    if service.removing:
-        raise FailedPrecondition(f"service {service.spec.name} is being removed")
     if wanted.version.index != service.version.index:
         raise Conflict(f"update out of sequence: service {service.spec.name} was changed meanwhile; read it again")
     return service

@@ -1,6 +1,6 @@
 """Deletes tasks that nobody needs any more, and gives up those whose node is gone.
 
-- A task that is to be removed goes once it is over, and so do all of a service that is no more.
+- A task that is to be removed goes once it is over. All of a service that was removed are to be removed.
 - Of each slot's ended tasks the newest few stay, for `service ps`: Cluster.spec.orchestration says how many.
 - A task on a node that was removed, or has been down for a day, is ORPHANED: nothing of it counts as in use any more.
 """
@@ -43,14 +43,10 @@ class Reaper(Loop):
 
     def settle(self, service_id: str, tx: Tx) -> int | None:
         now = self._clock.now()
-        situation = Situation.of(
-            tx.get(Service, service_id) or Service(id=service_id, removing=True),
-            tx.find(Task, service_id=service_id),
-            tx.find(Node),
-            now,
-            self._new_id,
-        )
-        harvest = plan(situation, history_limit(tx.find(Cluster)))
+        service = tx.get(Service, service_id)
+        tasks = tx.find(Task, service_id=service_id)
+        situation = Situation.of(service or Service(id=service_id), tasks, tx.find(Node), now, self._new_id)
+        harvest = plan(situation, history_limit(tx.find(Cluster)), removed=service is None)
         for task in harvest.puts[: fitting([[task] for task in harvest.puts])]:
             tx.put(task)
         if not harvest.puts:
@@ -74,8 +70,8 @@ def history_limit(clusters: Sequence[Cluster]) -> int:
     return DEFAULT_HISTORY
 
 
-def plan(situation: Situation, limit: int) -> Harvest:
-    """What to give up and what to delete of one service's tasks. A service that is no more counts as being removed."""
+def plan(situation: Situation, limit: int, *, removed: bool) -> Harvest:
+    """What to give up and what to delete of one service's tasks; `removed`: there is no such service any more."""
     if is_updating(situation.service) and limit == 0:
         limit = 1  # the update counts its failures there
     puts: list[Task] = []
@@ -87,7 +83,7 @@ def plan(situation: Situation, limit: int) -> Harvest:
             give_up = orphaned_at(task, situation.nodes)
             if give_up <= situation.now:
                 puts.append(_orphaned(task, situation.now))
-            elif situation.service.removing and task.desired_state < states.REMOVE:
+            elif removed and task.desired_state < states.REMOVE:
                 puts.append(wanting(task, states.REMOVE, situation.now))
             elif task in unneeded or (is_over(task) and task.desired_state == states.REMOVE):
                 deletes.append(task)

@@ -17,8 +17,6 @@ from swarmd.manager.orchestrator.slots import (
     Slot,
     Step,
     has_ended,
-    is_lost,
-    is_over,
     new_task,
     wanting,
 )
@@ -56,9 +54,6 @@ class ReplicatedOrchestrator(Loop):
         # By id, so that the commit depends on them: a node that came back meanwhile may still run the old task.
         nodes = {id: node for id in {task.node_id for task in tasks if task.node_id} if (node := tx.get(Node, id))}
         decided = plan(Situation.of(service, tasks, nodes.values(), now, self._new_id))
-        if decided.delete:
-            tx.delete(service)
-            return None
         return now if _write(tx, decided) else decided.due
 
 
@@ -69,15 +64,12 @@ class Plan:
     service: Service
     steps: list[Step]
     service_changed: bool = False
-    delete: bool = False
     due: int | None = None
 
 
 def plan(situation: Situation) -> Plan:
     """Return the next steps towards what the service's spec asks for; none once it is there."""
     service = situation.service
-    if service.removing:
-        return plan_removal(situation)
     if not service.spec.mode.HasField("replicated"):
         return Plan(service, [])
     steps = change_scale(situation)
@@ -125,15 +117,6 @@ def removal_order(slots: Iterable[Slot]) -> list[Slot]:
         for height, (serves, number, slot) in enumerate(sorted(mates, key=lambda entry: entry[:2]))
     ]
     return [slot for *_, slot in sorted(ranked, key=lambda entry: entry[:3])]
-
-
-def plan_removal(situation: Situation) -> Plan:
-    """Retire every task of a service that is being removed; it goes once none can run on a node that answers."""
-    steps = [close(slot, situation) for slot in situation.held()]
-    gone = all(
-        is_over(task) or is_lost(task, situation.nodes) for slot in situation.slots.values() for task in slot.tasks
-    )
-    return Plan(situation.service, steps, delete=gone and not steps)
 
 
 # ---------------------------------------------------------------- one slot

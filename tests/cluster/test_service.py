@@ -18,6 +18,18 @@ def test_replicas_answer_through_every_host_and_scale(cluster: Cluster) -> None:
     wait_for(lambda: len(cluster.answers("host3", 8080)) == 1, "answers of one replica")
 
 
+def test_the_name_and_the_port_of_a_removed_service_are_free_while_its_tasks_still_end(cluster: Cluster) -> None:
+    create = ("service", "create", "--name", "web", "--publish", "8082:80", "--stop-grace-period", "5s", "demo")
+    serve = "echo {} > /www/index.html; exec httpd -f -p 80 -h /www"
+    cluster.swarmctl(*create, "sh", "-c", serve.format("old"))
+    old = {task["ID"] for task in cluster.converged("web", 1)}
+    cluster.swarmctl("service", "rm", "web")
+    cluster.swarmctl(*create, "sh", "-c", serve.format("new"))
+    assert not old & {task["ID"] for task in cluster.tasks("web")}, "the name means the new service"
+    assert cluster.answers("host2", 8082) == {"new"}
+    wait_for(lambda: not old & {task["ID"] for task in cluster.api().tasks()}, "end of the old task")
+
+
 def test_replicas_reach_each_other_by_service_name(cluster: Cluster) -> None:
     cluster.swarmctl("network", "create", "--driver", "overlay", "back")
     try:

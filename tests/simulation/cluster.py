@@ -228,7 +228,7 @@ class Cluster:
                 continue  # it may have been done, or not: the user was told so
 
     async def _create(self, operation: int) -> None:
-        if sum(not found.removing for found in self.store.view().find(Service)) >= 3:
+        if len(self.store.view().find(Service)) >= 3:
             return
         wanted = service(self.rng.randint(1, 4), id=f"service{operation}")
         wanted.spec.labels["operation"] = str(operation)
@@ -266,14 +266,14 @@ class Cluster:
         await self._revise(operation, edit, f"updated to {image}")
 
     async def _revise(self, operation: int, edit: Callable[[ServiceSpec], None], what: str) -> None:
-        there = sorted(found.id for found in self.store.view().find(Service) if not found.removing)
+        there = sorted(found.id for found in self.store.view().find(Service))
         if not there:
             return
         chosen = self.rng.choice(there)
 
         def revise(tx: Tx) -> bool:
             current = tx.get(Service, chosen)
-            if current is None or current.removing:
+            if current is None:
                 return False
             spec = edited(current.spec)
             edit(spec)
@@ -287,7 +287,7 @@ class Cluster:
             self.say(f"{chosen} is {what}")
 
     async def _remove(self, operation: int) -> None:
-        there = sorted(found.id for found in self.store.view().find(Service) if not found.removing)
+        there = sorted(found.id for found in self.store.view().find(Service))
         if len(there) < 2:
             return
         chosen = self.rng.choice(there)
@@ -296,9 +296,7 @@ class Cluster:
             current = tx.get(Service, chosen)
             if current is None:
                 raise Unavailable(f"{chosen} is not known here yet")
-            gone = edited(current)
-            gone.removing = True
-            tx.put(gone)
+            tx.delete(current)
 
         self.acknowledged.pop(chosen, None)  # from here on it may be gone, whatever the answer is
         self.leaving.add(chosen)

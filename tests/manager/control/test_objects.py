@@ -86,7 +86,7 @@ def test_an_update_keeps_the_previous_spec_and_counts_versions_of_the_template()
     assert records.the(pb.Service, "s1").spec.task.container.image == "demo"
 
 
-def test_updates_out_of_sequence_renames_and_tombstones_are_refused() -> None:
+def test_updates_out_of_sequence_and_renames_are_refused() -> None:
     records = Records()
     services.create(records, service(), "s1", 0)
     seen = edited(records.the(pb.Service, "s1"))
@@ -99,11 +99,28 @@ def test_updates_out_of_sequence_renames_and_tombstones_are_refused() -> None:
     renamed.spec.name = "other"
     with pytest.raises(Invalid, match="can't be renamed"):
         services.update(records, renamed, False, 0)
+
+
+def test_the_name_and_the_ports_of_a_removed_service_are_free_at_once() -> None:
+    records = Records()
+    services.create(records, service(published=8080), "s1", 0)
     assert services.remove(records, "web", False) == "s1"
-    removed = records.the(pb.Service, "s1")
-    assert removed.removing
-    with pytest.raises(FailedPrecondition, match="being removed"):
-        services.update(records, removed, False, 0)
+    services.create(records, service(published=8080), "s2", 0)
+    assert [found.id for found in records.find(pb.Service)] == ["s2"]
+
+
+def test_tasks_of_a_removed_service_answer_to_its_name_only_while_no_other_service_has_it() -> None:
+    old = pb.Task(id="t1", service_id="s1", service_name="web")
+    new = pb.Task(id="t2", service_id="s2", service_name="web")
+    records = Records(old, new)
+
+    def found(word: str) -> list[str]:
+        return [task.id for task in select([old, new], {"service": Values(values=[word])}, BY_KIND[pb.Task], records)]
+
+    assert found("web") == ["t1", "t2"]
+    services.create(records, service(), "s2", 0)
+    assert found("web") == ["t2"]
+    assert found("s1") == ["t1"]
 
 
 # ---------------------------------------------------------------- nodes

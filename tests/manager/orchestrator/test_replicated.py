@@ -2,7 +2,7 @@ from collections import Counter
 
 from swarmd.manager.orchestrator.replicated import ReplicatedOrchestrator
 from swarmd.proto import task_states as states
-from swarmd.proto.objects_pb2 import NODE_AVAILABILITY_DRAIN, NODE_STATE_DOWN, NODE_STATE_READY, Node, Service, Task
+from swarmd.proto.objects_pb2 import NODE_AVAILABILITY_DRAIN, NODE_STATE_DOWN, NODE_STATE_READY, Node, Task
 from tests.manager.orchestrator.world import World, node, service
 
 
@@ -116,16 +116,12 @@ def test_a_slot_that_is_opened_again_waits_for_the_task_that_still_stops_there()
     assert next(task for task in world.live() if task.slot == 2).desired_state == states.RUNNING
 
 
-def test_a_removed_service_goes_after_its_tasks():
+def test_the_tasks_of_a_removed_service_end_after_it():
     world = cluster(3)
-    gone = world.service()
-    gone.removing = True
-    world.put(gone)
+    world.delete(world.service())
     world.settle()
-    assert world.get(Service, "web") is not None
     assert {task.desired_state for task in world.tasks()} == {states.REMOVE}
     world.converge()
-    assert world.get(Service, "web") is None
     assert world.tasks() == []
 
 
@@ -134,11 +130,8 @@ def test_a_removed_service_does_not_wait_for_a_dead_node():
     down = world.edit_node("node0")
     down.status.state = NODE_STATE_DOWN
     world.put(down)
-    gone = world.service()
-    gone.removing = True
-    world.put(gone)
+    world.delete(world.service())
     world.converge()
-    assert world.get(Service, "web") is None
     assert {task.node_id for task in world.tasks()} == {"node0"}  # till the node comes back, or is given up
     down.status.state = NODE_STATE_READY
     world.put(down)
