@@ -6,7 +6,7 @@ import resource
 import shutil
 from pathlib import Path
 
-from swarmd.runtime import cdi, devices, userns
+from swarmd.runtime import cdi, devices, probes, userns
 from swarmd.runtime.effective import arguments, capabilities, capability_names, stop_signal
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.model import BindMount, ContainerConfig, Mount, Namespaces, TmpfsMount, Ulimit
@@ -26,7 +26,7 @@ _MODES = {
     "uts": ("private", "host"),
     "cgroup": ("private", "host"),
 }
-_PROBES = ("CMD", "CMD-SHELL", "NONE", "HTTP", "TCP", "GRPC")
+_PROBES = ("CMD", "CMD-SHELL", "NONE", *probes.KINDS)
 _SYS_RESOURCE = CAPABILITIES.index("CAP_SYS_RESOURCE")
 _APPARMOR = Path("/sys/kernel/security/apparmor/profiles")
 _LEAST_MEMORY = 6 << 20
@@ -57,6 +57,8 @@ def check(config: ContainerConfig, image: Image) -> None:
         raise Invalid(f"restart policy {config.restart} and removal at exit contradict one another: choose one")
     if config.health and config.health.test and config.health.test[0] not in _PROBES:
         raise Invalid(f"health check {config.health.test[0]} is none of {', '.join(_PROBES)}")
+    if config.health and config.health.test and config.health.test[0] in probes.KINDS:
+        probes.target(config.health.test)
     if config.security.apparmor not in ("", "unconfined") and not _APPARMOR.exists():
         raise Invalid(f"AppArmor profile {config.security.apparmor}: this host's kernel runs without AppArmor")
 

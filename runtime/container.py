@@ -8,6 +8,7 @@ works the same for a run that this daemon did not start.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -16,19 +17,18 @@ import time
 
 import msgspec
 
-from swarmd.runtime import effective, health, launch, spec
+from swarmd.runtime import effective, health, launch, probes, restart, spec
 from swarmd.runtime.attach import Replay, Streams, Waiting, attach, resize
+from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.errors import Conflict, NotFound, RuntimeFault, StartError
 from swarmd.runtime.exec import Command, Exec, ExecResult, begin, execute, start_once
 from swarmd.runtime.launch import FindPeer, Host
-from swarmd.runtime.model import ContainerState, Event, Exit, Health, HealthState, Phase, ProbeResult
+from swarmd.runtime.model import ContainerState, Event, Exit, Health, HealthState, Limits, Phase, ProbeResult
 from swarmd.runtime.records import Directory, Record, Run
 from swarmd.runtime.spawner_client import readable
 from swarmd.runtime.stages import files
 
 _LOG = logging.getLogger(__name__)
-_FIRST_BACKOFF, _LAST_BACKOFF = 0.1, 60.0
-_LONG_RUN = 10.0  # a run this long makes the next restart quick again
 _PROBE_OUTPUT, _PROBES_KEPT = 4096, 5
 
 
@@ -136,37 +136,46 @@ class Container:
     # Following
 
     async def adopt(self) -> bool:
-        """Take over after a restart of the daemon; True if there is something to `keep`."""
+        """Take over after a restart of the daemon; True if there is something to `keep`.
+
+        A run that ended meanwhile is concluded here, so that nobody ever sees it running.
+        """
         run = self.directory.run()
-        if run is None:
-            return self._restart_wanted()
-        self._idle.clear()
-        if run.alive and run.pid:
-            self._hold(run)
-            self._observe(True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
-        elif not run.pid and self.directory.exit() is None:
-            # The daemon ended while this was starting: nobody was told of a start, so there is none.
-            if run.alive:
-                os.kill(run.shim, signal.SIGKILL)
-            await self._abandon(StartError("start: swarmd ended before the program ran; start it again"))
-            return self._restart_wanted()
-        return True
+        if run is not None:
+            self._idle.clear()
+            if run.alive and run.pid:
+                self._hold(run)
+                self._observe(True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
+                return True
+            if not run.pid and self.directory.exit() is None:
+                # The daemon ended while this was starting: nobody was told of a start, so there is none.
+                if run.alive:
+                    os.kill(run.shim, signal.SIGKILL)
+                await self._abandon(StartError("start: swarmd ended before the program ran; start it again"))
+            else:
+                await self._conclude()
+        policy = self.state.config.restart
+        if restart.wanted_at_boot(policy, self.record.wanted, bool(self.state.started)):
+            self._want(True)
+        return self._restart_wanted()
 
     async def keep(self) -> None:
         """Follow this run and those that its restart policy adds; returns when none is to follow."""
-        backoff = _FIRST_BACKOFF
+        pause = restart.FIRST_PAUSE
         while True:
             if not self._idle.is_set():
                 began = self.state.started
                 await self._follow()
-                if self.state.exit and self.state.exit.at - began > _LONG_RUN * 10**9:
-                    backoff = _FIRST_BACKOFF
+                run = (self.state.exit.at - began) / 1e9 if self.state.exit else 0.0
+                pause = restart.FIRST_PAUSE if run > restart.LONG_RUN else pause
             if not self._restart_wanted():
                 return
+            self._observe(False, restarting=True)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._unwanted.wait(), backoff)
-            backoff = min(backoff * 2, _LAST_BACKOFF)
+                await asyncio.wait_for(self._unwanted.wait(), pause)
+            pause = restart.next_pause(pause, 0.0)
             async with self._changing:
+                self._observe(False, restarting=False)
                 if self.removed or self.running or not self._restart_wanted():
                     return
                 self._observe(False, restart_count=self.state.restart_count + 1)
@@ -174,13 +183,9 @@ class Container:
                     await self._launch()
 
     def _restart_wanted(self) -> bool:
-        policy, _, most = self.state.config.restart.partition(":")
-        if not self.record.wanted or self.removed or policy == "no":
-            return False
-        if policy == "on-failure":
-            failed = self.state.exit is not None and self.state.exit.code != 0
-            return failed and (not most or self.state.restart_count < int(most))
-        return True
+        state = self.state
+        wanted = self.record.wanted and not self.removed
+        return restart.wanted(state.config.restart, wanted, state.restart_count, state.exit)
 
     async def _follow(self) -> None:
         """Wait for the end of the run that is going on, release what it held, and report it."""
@@ -191,6 +196,10 @@ class Container:
                 await readable(self._shimfd)
             if probing:
                 probing.cancel()
+        await self._conclude()
+
+    async def _conclude(self) -> None:
+        """Release what a run that has ended held, and report how it ended."""
         ended = self.directory.exit()
         try:
             await self._release()
@@ -201,11 +210,12 @@ class Container:
         if ended is None:
             why = "its shim was killed, so how the program ended is not known; what was left of it has been killed"
             ended = Exit(code=137, at=time.time_ns(), error=why)
-        self._observe(True, phase=phase, pid=0, exit=ended, networks=(), ports=())
+        self._observe(True, phase=phase, pid=0, exit=ended, networks=(), ports=(), paused=False)
         self.directory.forget_run()
         if ended.oom_killed:
             self._publish("oom")
-        self._publish("die", exitCode=str(ended.code))
+        ran = max(0, ended.at - self.state.started) // 10**9
+        self._publish("die", exitCode=str(ended.code), execDuration=str(ran))
         self._idle.set()
 
     async def _release(self) -> None:
@@ -218,28 +228,54 @@ class Container:
 
     # Ending
 
-    async def stop(self, timeout: float | None) -> None:
+    async def stop(self, timeout: float | None, number: int = 0) -> None:
+        """number: the signal to ask with, 0 for the configured one; timeout: seconds until SIGKILL, negative: never."""
         self._want(False)
         async with self._changing:
             if not self.running:
                 return
-            grace = self.state.config.stop_timeout if timeout is None else timeout
             image = self._host.images.get(self.state.image_id)
-            self._signal(effective.stop_signal(self.state.config, image))
+            grace = self.state.config.stop_timeout if timeout is None else timeout
+            self._publish("kill", signal=str(number or effective.stop_signal(self.state.config, image)))
+            self._signal(number or effective.stop_signal(self.state.config, image))
+            if self.state.paused:
+                await self._thaw()  # else it would not hear
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), grace)
-                return
-            await self._kill_all()
-            await self._idle.wait()
+                await asyncio.wait_for(self._idle.wait(), None if grace < 0 else grace)
+            if not self._idle.is_set():
+                self._publish("kill", signal=str(int(signal.SIGKILL)))
+                await self._kill_all()
+                await self._idle.wait()
+            self._publish("stop")
 
     async def kill(self, number: int) -> None:
         if not self.running:
             raise Conflict(f"container {self.state.name} is not running")
+        self._publish("kill", signal=str(number))
         if number == signal.SIGKILL:
             self._want(False)
             await self._kill_all()
         else:
             self._signal(number)
+
+    async def pause(self) -> None:
+        async with self._changing:
+            self._must_run()
+            await asyncio.to_thread(self._host.cgroups.load(self.id).freeze)
+            self._observe(False, paused=True)
+            self._publish("pause")
+
+    async def unpause(self) -> None:
+        async with self._changing:
+            if not self.state.paused:
+                raise Conflict(f"container {self.state.name} is not paused")
+            await self._thaw()
+            self._publish("unpause")
+
+    async def _thaw(self) -> None:
+        with contextlib.suppress(NotFound):
+            await asyncio.to_thread(self._host.cgroups.load(self.id).thaw)
+        self._observe(False, paused=False)
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -272,6 +308,37 @@ class Container:
             await self._release()
             await asyncio.to_thread(self.directory.remove)
             self._publish("destroy")
+
+    # Changing
+
+    async def rename(self, name: str) -> None:
+        async with self._changing:
+            old = self.state.name
+            self._observe(True, name=name)
+            if self.running:
+                self._host.networks.rename(self.id, name)
+            self._publish("rename", oldName=f"/{old}")
+
+    async def update(self, limits: Limits, policy: str) -> None:
+        """Set other limits, at once where it runs, and another restart policy."""
+        async with self._changing:
+            if self.removed:
+                raise NotFound(f"container {self.state.name} has been removed")
+            if self.running:
+                await asyncio.to_thread(self._host.cgroups.load(self.id).update, limits)
+            config = msgspec.structs.replace(self.state.config, limits=limits, restart=policy)
+            self._observe(True, config=config)
+            self._publish("update")
+
+    def stats(self) -> Stats:
+        """What its cgroup measures. Raises Conflict when it does not run."""
+        if not self.running:
+            raise Conflict(f"container {self.state.name} is not running")
+        return self._host.cgroups.load(self.id).stats()
+
+    def pids(self) -> list[int]:
+        self._must_run(paused=True)
+        return self._host.cgroups.load(self.id).pids()
 
     # Inside
 
@@ -326,7 +393,10 @@ class Container:
             await made.running.keep()
             self._publish("exec_die", execID=made.id, exitCode=str(made.exit_code))
 
-    def _must_run(self) -> None:
+    def _must_run(self, paused: bool = False) -> None:
+        """paused: one that is paused will do."""
+        if self.running and self.state.paused and not paused:
+            raise Conflict(f"container {self.state.name} is paused: unpause it first")
         if not self.running or self._pidfd < 0:
             raise Conflict(f"container {self.state.name} is not running")
 
@@ -352,6 +422,11 @@ class Container:
 
     async def _run_probe(self, probe: Health) -> ProbeResult:
         start = time.time_ns()
+        if probe.test[0] in probes.KINDS:
+            addresses = [network.address.partition("/")[0] for network in self.state.networks if network.address]
+            inside = functools.partial(self._host.networks.socket_inside, self._pidfd)
+            code, output = await probes.run(probe.test, probe.timeout, inside, addresses)
+            return ProbeResult(start=start, end=time.time_ns(), exit_code=code, output=output[:_PROBE_OUTPUT])
         try:
             result = await self.exec(Command(command=health.command(probe)), timeout=probe.timeout)
             code, output = result.exit_code, (result.stdout + result.stderr)[:_PROBE_OUTPUT].decode(errors="replace")
@@ -379,9 +454,13 @@ class Container:
         self.record = msgspec.structs.replace(self.record, state=state)
         self.directory.save(self.record, durable)
 
+    def attributes(self) -> dict[str, str]:
+        """What every event of it tells."""
+        config = self.state.config
+        return {**config.labels, "image": config.image, "name": self.state.name}
+
     def _publish(self, action: str, /, **attributes: str) -> None:
-        labels = self.state.config.labels
-        details = {"name": self.state.name, "image": self.state.config.image, **labels, **attributes}
+        details = {**self.attributes(), **attributes}
         event = Event(type="container", action=action, id=self.id, at=time.time_ns(), attributes=details)
         self._host.events.publish(event)
 

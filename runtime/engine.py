@@ -7,10 +7,11 @@ which names; what happens to one is `container.py`, what starts one is `stages/`
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +19,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from swarmd.runtime import cgroups, checks, logs, spec
+from swarmd.runtime import cgroups, checks, logs, names, spec
 from swarmd.runtime.attach import Replay, Streams
+from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.container import Container
 from swarmd.runtime.errors import Conflict, Invalid, NotFound, StartError
 from swarmd.runtime.events import Events
 from swarmd.runtime.exec import Command, Exec, ExecResult, Execs
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.launch import Host
-from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, LogEntry, Phase
+from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, Phase
 from swarmd.runtime.ports import Filter, Networks
 from swarmd.runtime.records import Directory, Record, load_all
 from swarmd.runtime.seccomp import compile_profile, default_profile, oci_profile
+from swarmd.runtime.sizes import tree_size
 from swarmd.runtime.spawner_client import Spawner
 from swarmd.runtime.userns import UserNamespaces
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from swarmd.runtime.network.manager import NetworkManager
 
 _LOG = logging.getLogger(__name__)
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,21 @@ class Engine:
         config = self._with_peers(config)
         checks.check(config, image)
         id = secrets.token_hex(32)
-        name = name.removeprefix("/") or f"{id[:12]}"
-        if holder := next((c for c in self._containers.values() if c.state.name == name), None):
-            raise Conflict(f"the name {name} is taken by container {holder.id[:12]}: remove or rename that one")
+        name = name.removeprefix("/") or names.unused({c.state.name for c in self._containers.values()})
+        self._check_name(name)
         now = time.time_ns()
         state = ContainerState(id=id, name=name, config=config, image_id=image.id, phase=Phase.CREATED, created=now)
         container = Container(Directory(self._root / id), Record(state=state), self._host, self._peer)
         container.directory.make(container.record)
         self._containers[id] = container
-        self._host.events.publish(Event(type="container", action="create", id=id, at=now, attributes={"name": name}))
+        self.publish("container", "create", id, container.attributes())
         return id
+
+    def _check_name(self, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise Invalid(f"container name {name!r} must begin with a letter or digit, and hold those, _ . and - only")
+        if holder := next((c for c in self._containers.values() if c.state.name == name), None):
+            raise Conflict(f"the name {name} is taken by container {holder.id[:12]}: remove or rename that one")
 
     async def start(self, id: str) -> None:
         """Return once the program runs. Raises StartError naming the step that failed."""
@@ -91,8 +100,57 @@ class Engine:
         container.want()
         self._keep_running(container)
 
-    async def stop(self, id: str, timeout: float | None = None) -> None:
-        await self._find(id).stop(timeout)
+    async def stop(self, id: str, timeout: float | None = None, signal: int = 0) -> None:
+        await self._find(id).stop(timeout, signal)
+
+    async def restart(self, id: str, timeout: float | None = None, signal: int = 0) -> None:
+        container = self._find(id)
+        await container.stop(timeout, signal)
+        await self.start(container.id)
+        self.publish("container", "restart", container.id, container.attributes())
+
+    async def pause(self, id: str) -> None:
+        await self._find(id).pause()
+
+    async def unpause(self, id: str) -> None:
+        await self._find(id).unpause()
+
+    async def rename(self, id: str, name: str) -> None:
+        """Raises Conflict for a name that is taken, Invalid for one that can't be."""
+        container, name = self._find(id), name.removeprefix("/")
+        if name == container.state.name:
+            raise Invalid(f"container {name} has this name already")
+        self._check_name(name)
+        await container.rename(name)
+
+    async def update(self, id: str, limits: Limits, policy: str) -> None:
+        """Raises what setting the limits raises, and then changes nothing."""
+        container = self._find(id)
+        config = msgspec.structs.replace(container.state.config, limits=limits, restart=policy)
+        checks.check(config, self.images.get(container.state.image_id))
+        await container.update(limits, policy)
+
+    def stats(self, id: str) -> Stats:
+        return self._find(id).stats()
+
+    def pids(self, id: str) -> Sequence[int]:
+        """Its processes, as this host numbers them."""
+        return self._find(id).pids()
+
+    def sizes(self, id: str) -> tuple[int, int]:
+        """Bytes that it has written, and those with its image's. Blocks: call it in a thread."""
+        container = self._find(id)
+        written = tree_size(container.directory.path / "upper")
+        return written, written + self.images.get(container.state.image_id).size
+
+    def directory(self, id: str) -> Path:
+        """Where its own files are."""
+        return self._find(id).directory.path
+
+    def publish(self, kind: str, action: str, id: str, attributes: Mapping[str, str]) -> None:
+        """Tell those who listen of something that happened to what is not a container."""
+        event = Event(type=kind, action=action, id=id, at=time.time_ns(), attributes=dict(attributes))
+        self._host.events.publish(event)
 
     async def kill(self, id: str, signal: int = 9) -> None:
         await self._find(id).kill(signal)
@@ -188,8 +246,9 @@ class Engine:
         """Set the size of its terminal, in characters."""
         await self._find(id).resize(height, width)
 
-    def events(self) -> AsyncIterator[Event]:
-        return self._host.events.listen()
+    def events(self, since: int = 0) -> AsyncIterator[Event]:
+        """From now on, and with since (ns) those kept from then."""
+        return self._host.events.listen(since)
 
     @property
     def spawner_pid(self) -> int:
@@ -301,7 +360,16 @@ async def opened(
     attaching: Networks = networks
     users = UserNamespaces(spawner, config.run_root / "userns")
     users.adopt()
-    host = Host(spawner, hierarchy, images, attaching, users, _compile_seccomp, Events(), config.cgroup_parent)
+    host = Host(
+        spawner,
+        hierarchy,
+        images,
+        attaching,
+        users,
+        _compile_seccomp,
+        Events(config.data_root / "events.jsonl"),
+        config.cgroup_parent,
+    )
     engine = Engine(config, images, networks, host)
     async with asyncio.TaskGroup() as keepers:
         await engine._adopt(keepers)

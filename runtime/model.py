@@ -277,6 +277,8 @@ class ContainerState(Struct, frozen=True):
     networks: tuple[NetworkState, ...] = ()
     ports: tuple[PortMapping, ...] = ()
     restart_count: int = 0
+    paused: bool = False  # running, but held where it is
+    restarting: bool = False  # not running, and about to be started again by its policy
 
 
 class Event(Struct, frozen=True):

@@ -1,5 +1,6 @@
 """What the engine needs of its neighbours; `network`, `seccomp` and `images` implement it, tests bring fakes."""
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -39,7 +40,12 @@ class Networks(Protocol):
         """netns: the file of a network namespace to use instead of a new one."""
         ...
 
+    async def socket_inside(self, pidfd: int, family: int) -> socket.socket:
+        """Return a stream socket in the network namespace of a process."""
+        ...
+
     async def release(self, container_id: str) -> None: ...
+    def rename(self, container_id: str, name: str) -> None: ...
     def sandboxes(self) -> Sequence[str]: ...  # ids of the containers that are attached
 
 

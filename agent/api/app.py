@@ -9,7 +9,21 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from swarmd.agent.api import attach, containers, execs, images, networks, nodes, swarm, system, tasks
+from swarmd.agent.api import (
+    attach,
+    container_list,
+    containers,
+    execs,
+    images,
+    networks,
+    nodes,
+    processes,
+    stats,
+    swarm,
+    system,
+    tasks,
+    usage,
+)
 from swarmd.agent.api import services as cluster_services
 from swarmd.agent.api.interface import SERVICES, Services, services
 from swarmd.agent.api.streams import answer
@@ -26,12 +40,21 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/version", system.version),
     ("GET", "/info", system.info),
     ("GET", "/events", system.events),
-    ("GET", "/containers/json", containers.listing),
+    ("GET", "/system/df", usage.usage),
+    ("GET", "/containers/json", container_list.listing),
+    ("POST", "/containers/prune", containers.prune),
     ("POST", "/containers/create", containers.create),
     ("GET", "/containers/{id}/json", containers.inspect),
     ("POST", "/containers/{id}/start", containers.start),
     ("POST", "/containers/{id}/stop", containers.stop),
+    ("POST", "/containers/{id}/restart", containers.restart),
     ("POST", "/containers/{id}/kill", containers.kill),
+    ("POST", "/containers/{id}/pause", containers.pause),
+    ("POST", "/containers/{id}/unpause", containers.unpause),
+    ("POST", "/containers/{id}/rename", containers.rename),
+    ("POST", "/containers/{id}/update", containers.update),
+    ("GET", "/containers/{id}/top", processes.top),
+    ("GET", "/containers/{id}/stats", stats.stats),
     ("POST", "/containers/{id}/wait", containers.wait),
     ("GET", "/containers/{id}/logs", containers.logs),
     ("DELETE", "/containers/{id}", containers.remove),

@@ -1,54 +1,25 @@
 """Containers of this node."""
 
 import asyncio
+import contextlib
 import signal
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, cast
 
 from aiohttp import web
 
-from swarmd.agent.api import query
+from swarmd.agent.api import host_config, query
 from swarmd.agent.api.container_config import container_config
-from swarmd.agent.api.container_json import inspected, summary
-from swarmd.agent.api.fields import body
+from swarmd.agent.api.container_json import inspected
+from swarmd.agent.api.container_list import FILTERS, selected
+from swarmd.agent.api.fields import Fields, body
 from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import MULTIPLEXED, RAW, answer, frame, json_line, respond, stamp
 from swarmd.proto.errors import Invalid
 from swarmd.runtime.checks import warnings
+from swarmd.runtime.errors import Conflict, NotFound
 from swarmd.runtime.model import ContainerState, Exit, LogEntry, Phase
-
-_FILTERS: Mapping[str, Callable[[ContainerState, str], bool]] = {
-    "id": lambda state, value: state.id.startswith(value),
-    "name": lambda state, value: value.removeprefix("/") in state.name,
-    "label": lambda state, value: (
-        value in state.config.labels or value in {f"{key}={text}" for key, text in state.config.labels.items()}
-    ),
-    "status": lambda state, value: state.phase.value == value,
-    "health": lambda state, value: state.health.value == value,
-    "ancestor": lambda state, value: value in (state.config.image, state.image_id),
-    "exited": lambda state, value: state.exit is not None and str(state.exit.code) == value,
-    "network": lambda state, value: any(network.network == value for network in state.networks),
-}
-
-
-async def listing(request: web.Request) -> web.Response:
-    wanted = query.filters(request)
-    query.only(wanted, frozenset(_FILTERS))
-    # A filter on how containers ended speaks of those that have.
-    everything = (
-        query.flag(request, "all") or query.number(request, "limit") > 0 or wanted.keys() & {"status", "exited"}
-    )
-    now = time.time_ns()
-    found = [
-        state
-        for state in sorted(services(request).engine.list(), key=lambda state: state.created, reverse=True)
-        if (everything or state.phase is Phase.RUNNING)
-        and all(any(_FILTERS[key](state, value) for value in values) for key, values in wanted.items())
-    ]
-    limit = query.number(request, "limit")
-    return answer([summary(state, now) for state in (found[:limit] if limit > 0 else found)])
 
 
 async def create(request: web.Request) -> web.Response:
@@ -60,7 +31,12 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def inspect(request: web.Request) -> web.Response:
-    return answer(inspected(_state(request)))
+    engine, state = services(request).engine, _state(request)
+    shown = inspected(state, engine.images.get(state.image_id), engine.directory(state.id))
+    if query.flag(request, "size"):
+        written, whole = await asyncio.to_thread(engine.sizes, state.id)
+        shown |= {"SizeRw": written, "SizeRootFs": whole}
+    return answer(shown)
 
 
 async def start(request: web.Request) -> web.Response:
@@ -73,11 +49,22 @@ async def start(request: web.Request) -> web.Response:
 
 async def stop(request: web.Request) -> web.Response:
     state = _state(request)
-    if state.phase is not Phase.RUNNING:
+    if state.phase is not Phase.RUNNING and not state.restarting:
         return web.Response(status=304)
-    timeout = float(query.number(request, "t")) if "t" in request.query else None
-    await services(request).engine.stop(state.id, timeout)
+    await services(request).engine.stop(state.id, *_ending(request))
     return web.Response(status=204)
+
+
+async def restart(request: web.Request) -> web.Response:
+    await services(request).engine.restart(_state(request).id, *_ending(request))
+    return web.Response(status=204)
+
+
+def _ending(request: web.Request) -> tuple[float | None, int]:
+    """How long it has to end, and the signal that asks it to."""
+    timeout = float(query.number(request, "t")) if request.query.get("t") else None
+    name = request.query.get("signal", "")
+    return timeout, _signal(name) if name else 0
 
 
 async def kill(request: web.Request) -> web.Response:
@@ -86,10 +73,73 @@ async def kill(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+async def pause(request: web.Request) -> web.Response:
+    await services(request).engine.pause(_state(request).id)
+    return web.Response(status=204)
+
+
+async def unpause(request: web.Request) -> web.Response:
+    await services(request).engine.unpause(_state(request).id)
+    return web.Response(status=204)
+
+
+async def rename(request: web.Request) -> web.Response:
+    name = request.query.get("name", "")
+    if not name:
+        raise Invalid("query parameter name is required: the container's new name")
+    await services(request).engine.rename(_state(request).id, name)
+    return web.Response(status=204)
+
+
+async def update(request: web.Request) -> web.Response:
+    """What is given changes, 0 and nothing leave as it is, as in Docker."""
+    config = _state(request).config
+    given = await body(request)
+    with Fields(given, unsupported=host_config.UNSUPPORTED) as fields:
+        policy = host_config.restart(fields) if fields.has("RestartPolicy") else config.restart
+        for name in ("Devices", "DeviceCgroupRules", "DeviceRequests", "Ulimits", "Init"):
+            fields.ignore(name, [], None, False)
+        host_config.limits(fields)  # refuses what is not known
+    now = host_config.limits_shown(config.limits) | {"MemorySwap": config.limits.memory_swap}
+    wanted = {key: value for key, value in given.items() if key in now and value not in (None, 0, "", [], False)}
+    if "NanoCpus" in wanted:
+        now |= {"CpuQuota": 0, "CpuPeriod": 0}
+    elif wanted.keys() & {"CpuQuota", "CpuPeriod"}:
+        now |= {"NanoCpus": 0}
+    with Fields(now | wanted, unsupported=host_config.UNSUPPORTED) as fields:
+        limits = host_config.limits(fields)
+    await services(request).engine.update(_state(request).id, limits, policy)
+    return answer({"Warnings": []})
+
+
 async def remove(request: web.Request) -> web.Response:
     # v=1 asks for the container's anonymous volumes to go too: there are none.
+    if query.flag(request, "link"):
+        raise Invalid("links are not supported: containers find one another by name on a network")
     await services(request).engine.remove(_state(request).id, force=query.flag(request, "force"))
     return web.Response(status=204)
+
+
+async def prune(request: web.Request) -> web.Response:
+    """Remove those that do not run, made before `until` and with the labels asked for."""
+    wanted = query.filters(request)
+    query.only(wanted, frozenset({"until", "label", "label!"}))
+    engine = services(request).engine
+    until = min((query.instant(text) for text in wanted.get("until", ())), default=None)
+    excluded = wanted.get("label!", ())
+    labels = {"label": wanted["label"]} if "label" in wanted else {}
+    removed, freed = [], 0
+    for state in selected(engine, labels):
+        idle = state.phase is not Phase.RUNNING and not state.restarting
+        kept = any(FILTERS["label"](engine, state, text) for text in excluded)
+        if not idle or kept or (until is not None and state.created >= until):
+            continue
+        written, _ = await asyncio.to_thread(engine.sizes, state.id)
+        with contextlib.suppress(Conflict, NotFound):  # started or removed meanwhile
+            await engine.remove(state.id)
+            removed.append(state.id)
+            freed += written
+    return answer({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})
 
 
 async def wait(request: web.Request) -> web.StreamResponse:
@@ -119,10 +169,12 @@ async def _not_running(request: web.Request, state: ContainerState) -> Exit:
 
 
 async def _next_exit(request: web.Request, state: ContainerState) -> Exit:
-    engine = services(request).engine
-    if state.phase is not Phase.RUNNING:
-        await _event(request, state.id, "start")
-    return await engine.wait(state.id)
+    """From the event: with --rm the container may be gone by the time that one asks."""
+    async with aclosing(cast("Any", services(request).engine.events())) as stream:
+        async for event in stream:
+            if event.id == state.id and event.action == "die":
+                return Exit(code=int(event.attributes["exitCode"]), at=event.at)
+    raise AssertionError("events do not end")
 
 
 async def _removed(request: web.Request, state: ContainerState) -> Exit:
@@ -138,13 +190,6 @@ async def _removed(request: web.Request, state: ContainerState) -> Exit:
 
 
 _WAITS = {"not-running": _not_running, "next-exit": _next_exit, "removed": _removed}
-
-
-async def _event(request: web.Request, id: str, action: str) -> None:
-    async with aclosing(cast("Any", services(request).engine.events())) as stream:
-        async for event in stream:
-            if event.id == id and event.action == action:
-                return
 
 
 async def logs(request: web.Request) -> web.StreamResponse:

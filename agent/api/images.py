@@ -24,7 +24,7 @@ async def listing(request: web.Request) -> web.Response:
     found = sorted(
         (image for image in images if _is_wanted(image, wanted)), key=lambda image: image.created, reverse=True
     )
-    return answer([_summary(image) for image in found])
+    return answer([summary(image) for image in found])
 
 
 def _is_wanted(image: Image, wanted: dict[str, tuple[str, ...]]) -> bool:
@@ -39,7 +39,7 @@ def _is_wanted(image: Image, wanted: dict[str, tuple[str, ...]]) -> bool:
     return all(any(map(tests[key], values)) for key, values in wanted.items())
 
 
-def _summary(image: Image) -> dict[str, Any]:
+def summary(image: Image) -> dict[str, Any]:
     return {
         "Id": image.id,
         "ParentId": "",

@@ -1,11 +1,17 @@
 """Reads the query string as Docker's clients write it."""
 
 import json
+import re
+import time
 from datetime import datetime
 
 from aiohttp import web
 
 from swarmd.proto.errors import Invalid
+
+_UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)")
+_AGO = re.compile(rf"(?:{_PART.pattern})+")
 
 
 def flag(request: web.Request, name: str, default: bool = False) -> bool:
@@ -30,17 +36,22 @@ def tail(request: web.Request) -> int | None:
 
 
 def moment(request: web.Request, name: str) -> int:
-    """Nanoseconds since the epoch of '1700000000', '1700000000.5' or RFC 3339; 0 when absent."""
+    """Nanoseconds since the epoch; 0 when absent."""
     text = request.query.get(name, "")
-    if not text or text == "0":
-        return 0
+    return 0 if not text or text == "0" else instant(text, f"query parameter {name}")
+
+
+def instant(text: str, what: str = "filter until") -> int:
+    """Nanoseconds since the epoch of '1700000000', '1700000000.5', RFC 3339, or '10m' for ten minutes ago."""
+    if ago := _AGO.fullmatch(text):
+        return time.time_ns() - sum(int(float(number) * _UNITS[unit]) for number, unit in _PART.findall(ago[0]))
     whole, _, fraction = text.partition(".")
     if whole.isdigit() and (fraction.isdigit() or not fraction):
         return int(whole) * 10**9 + int(fraction[:9].ljust(9, "0"))
     try:
         return int(datetime.fromisoformat(text).timestamp() * 1e9)
     except ValueError:
-        raise Invalid(f"query parameter {name} is no time: {text!r}") from None
+        raise Invalid(f"{what} is no time: {text!r}") from None
 
 
 def filters(request: web.Request) -> dict[str, tuple[str, ...]]:

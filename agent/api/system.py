@@ -1,25 +1,32 @@
 """The daemon itself: ping, version, info and events."""
 
 import asyncio
+import logging
 import os
 import platform
+import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 from aiohttp import web
 
 from swarmd.agent.api import objects, query
+from swarmd.agent.api.container_json import shown_state
 from swarmd.agent.api.interface import SwarmInfo, services
 from swarmd.agent.api.streams import answer, json_line, respond
 from swarmd.agent.api.versions import MAXIMUM, MINIMUM
 from swarmd.proto import control_pb2 as control_pb
 from swarmd.proto.codec import encode
 from swarmd.proto.errors import SwarmdError
-from swarmd.runtime.model import Event, Phase
+from swarmd.runtime import cdi
+from swarmd.runtime.model import Event
 
-EVENT_FILTERS = frozenset({"container", "event", "image", "label", "type"})
+log = logging.getLogger(__name__)
+EVENT_FILTERS = frozenset({"container", "daemon", "event", "image", "label", "network", "scope", "type"})
 
 
 async def ping(request: web.Request) -> web.Response:
@@ -46,32 +53,76 @@ async def version(request: web.Request) -> web.Response:
 
 async def info(request: web.Request) -> web.Response:
     parts = services(request)
-    phases = [state.phase for state in parts.engine.list()]
-    running = phases.count(Phase.RUNNING)
+    states = [shown_state(state) for state in parts.engine.list()]
+    running, paused = states.count("running"), states.count("paused")
+    unified = not Path("/sys/fs/cgroup/memory").is_dir()
+    swap = Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists() or unified
     return answer(
         {
             "ID": parts.membership.info().node_id or parts.host.name,
             "Name": parts.host.name,
             "ServerVersion": parts.host.version,
-            "Containers": len(phases),
+            "Containers": len(states),
             "ContainersRunning": running,
-            "ContainersPaused": 0,
-            "ContainersStopped": len(phases) - running,
+            "ContainersPaused": paused,
+            "ContainersStopped": len(states) - running - paused,
             "Images": len(parts.engine.images.list()),
             "Driver": "overlay",
+            "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"]],
+            "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
             "LoggingDriver": "json-file",
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": "2" if unified else "1",
             "DockerRootDir": str(parts.host.data_root),
             "OperatingSystem": _distribution(),
+            "OSVersion": _release().get("VERSION_ID", ""),
             "OSType": "linux",
             "KernelVersion": platform.release(),
             "Architecture": platform.machine(),
             "NCPU": os.cpu_count() or 1,
             "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "Plugins": {"Volume": [], "Network": ["bridge", "host", "null", "overlay"], "Log": ["json-file", "none"]},
-            "SecurityOptions": ["name=seccomp,profile=builtin"],
+            "MemoryLimit": True,
+            "SwapLimit": swap,
+            "CpuCfsPeriod": True,
+            "CpuCfsQuota": True,
+            "CPUShares": True,
+            "CPUSet": True,
+            "PidsLimit": True,
+            "OomKillDisable": not unified,
+            "IPv4Forwarding": True,
+            "Debug": log.isEnabledFor(logging.DEBUG),
+            "NEventsListener": 0,
+            "NGoroutines": len(asyncio.all_tasks()),
+            "NFd": sum(1 for _ in Path("/proc/self/fd").iterdir()),
+            "Plugins": {
+                "Volume": [],
+                "Network": ["bridge", "host", "null", "overlay"],
+                "Authorization": None,
+                "Log": ["json-file", "none"],
+            },
+            "IndexServerAddress": "",
+            "RegistryConfig": {"InsecureRegistryCIDRs": [], "IndexConfigs": {}, "Mirrors": None},
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "Labels": [],
+            "ExperimentalBuild": False,
+            "LiveRestoreEnabled": True,
+            "DefaultRuntime": "swarmd",
+            "Runtimes": {"swarmd": {"path": "swarmd-oci"}} | _other_runtimes(),
+            "InitBinary": "swarmd-init",
+            "Isolation": "",
+            "CDISpecDirs": [str(path) for path in cdi.DIRECTORIES],
+            "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+            "ProductLicense": "",
+            "Warnings": [] if swap else ["WARNING: this kernel limits no swap"],
             "Swarm": await _swarm(request, parts.membership.info()),
         }
     )
+
+
+def _other_runtimes() -> dict[str, dict[str, str]]:
+    return {name: {"path": path} for name in ("runc", "crun") if (path := shutil.which(name))}
 
 
 async def _swarm(request: web.Request, member: SwarmInfo) -> dict[str, Any]:
@@ -102,18 +153,22 @@ async def _cluster(request: web.Request) -> dict[str, Any]:
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """Events from now on, as lines of JSON; `until` ends the stream at that moment."""
+    """Events as lines of JSON: from `since` on where it is given, until `until`."""
     wanted = query.filters(request)
     query.only(wanted, EVENT_FILTERS)
-    until = query.moment(request, "until")
-    return await respond(request, "application/json", _events(request, wanted, until))
+    since, until = query.moment(request, "since"), query.moment(request, "until")
+    return await respond(request, "application/json", _events(request, wanted, since, until))
 
 
-async def _events(request: web.Request, wanted: dict[str, tuple[str, ...]], until: int) -> AsyncIterator[bytes]:
-    remaining = until / 1e9 - time.time() if until else None
+async def _events(
+    request: web.Request, wanted: dict[str, tuple[str, ...]], since: int, until: int
+) -> AsyncIterator[bytes]:
+    remaining = max(0.05, until / 1e9 - time.time()) if until else None
     try:
-        async with asyncio.timeout(remaining), aclosing(cast("Any", services(request).engine.events())) as stream:
+        async with asyncio.timeout(remaining), aclosing(cast("Any", services(request).engine.events(since))) as stream:
             async for event in stream:
+                if until and event.at > until:
+                    return
                 if _is_wanted(event, wanted):
                     yield json_line(_event(event))
     except TimeoutError:
@@ -123,13 +178,18 @@ async def _events(request: web.Request, wanted: dict[str, tuple[str, ...]], unti
 def _is_wanted(event: Event, wanted: dict[str, tuple[str, ...]]) -> bool:
     attributes = event.attributes
     labels = {f"{key}={value}" for key, value in attributes.items()} | attributes.keys()
+
+    def is_a(kind: str, value: str) -> bool:
+        return event.type == kind and (event.id.startswith(value) or attributes.get("name") == value)
+
     tests = {
         "type": lambda value: value == event.type,
         "event": lambda value: event.action == value or event.action.startswith(f"{value}:"),
-        "container": lambda value: (
-            event.type == "container" and (event.id.startswith(value) or attributes.get("name") == value)
-        ),
+        "container": lambda value: is_a("container", value) or attributes.get("container", "") == value,
+        "network": lambda value: is_a("network", value),
         "image": lambda value: value in (attributes.get("image"), event.id if event.type == "image" else None),
+        "daemon": lambda value: is_a("daemon", value),
+        "scope": lambda value: value == "local",
         "label": lambda value: value in labels,
     }
     return all(any(map(tests[key], values)) for key, values in wanted.items())
@@ -137,6 +197,9 @@ def _is_wanted(event: Event, wanted: dict[str, tuple[str, ...]]) -> bool:
 
 def _event(event: Event) -> dict[str, Any]:
     return {
+        "status": event.action,
+        "id": event.id,
+        "from": event.attributes.get("image", ""),
         "Type": event.type,
         "Action": event.action,
         "Actor": {"ID": event.id, "Attributes": event.attributes},
@@ -151,7 +214,11 @@ def _architecture() -> str:
 
 
 def _distribution() -> str:
+    return _release().get("PRETTY_NAME", "Linux")
+
+
+def _release() -> dict[str, str]:
     try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+        return platform.freedesktop_os_release()
     except OSError:
-        return "Linux"
+        return {}

@@ -16,6 +16,14 @@ _REFERENCE = re.compile(
 )
 _USER_IDS = re.compile(r"host|auto(:size=[1-9]\d{0,7})?")
 _HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
+_ADDRESS = r"(?:[0-9.]+|localhost|\[[0-9a-fA-F:.]+\])?"
+_PATH = r"(?:/[\x21-\x22\x24-\x7e]*)?"
+# Probes made from the container's network, without a program in it; the node reads the same in runtime/probes.py.
+_PROBES = {
+    "HTTP": (re.compile(rf"http://{_ADDRESS}(?::\d{{1,5}})?{_PATH}"), "http://[ADDRESS]:PORT/PATH"),
+    "TCP": (re.compile(rf"tcp://{_ADDRESS}:\d{{1,5}}"), "tcp://[ADDRESS]:PORT"),
+    "GRPC": (re.compile(rf"grpc://{_ADDRESS}:\d{{1,5}}{_PATH}"), "grpc://[ADDRESS]:PORT[/SERVICE]"),
+}
 MIN_HEALTH_TIME = 1_000_000  # ns
 
 
@@ -60,8 +68,13 @@ def stopping(spec: ContainerSpec) -> None:
 
 def health(spec: ContainerSpec) -> None:
     check = spec.healthcheck
-    if check.test and check.test[0] not in ("NONE", "CMD", "CMD-SHELL"):
-        raise Invalid(f"health check {check.test[0]!r} is not understood: it begins with NONE, CMD or CMD-SHELL")
+    if check.test and check.test[0] not in ("NONE", "CMD", "CMD-SHELL", *_PROBES):
+        known = ", ".join(("NONE", "CMD", "CMD-SHELL", *_PROBES))
+        raise Invalid(f"health check {check.test[0]!r} is not understood: it begins with {known}")
+    if check.test and check.test[0] in _PROBES:
+        pattern, form = _PROBES[check.test[0]]
+        if len(check.test) != 2 or not pattern.fullmatch(check.test[1]):
+            raise Invalid(f"health check {' '.join(check.test)!r} is not of the form {check.test[0]} {form}")
     if check.test and check.test[0] != "NONE" and len(check.test) < 2:
         raise Invalid(f"health check {check.test[0]} has no command")
     if check.retries < 0:

@@ -15,6 +15,15 @@ PERIOD_US = 100_000
 _LEAST_QUOTA_US = 1_000
 
 
+class Transferred(Struct, frozen=True):
+    """What went to or from a block device, in bytes or operations; kind: read, write, discard ..."""
+
+    major: int
+    minor: int
+    kind: str
+    value: int
+
+
 class Stats(Struct, frozen=True):
     """Times in nanoseconds, sizes in bytes; a limit of 0 is no limit. What no controller measures is 0."""
 
@@ -27,6 +36,10 @@ class Stats(Struct, frozen=True):
     memory_usage: int = 0
     memory_inactive_file: int = 0  # page cache the kernel would drop first; usage without it is what `stats` shows
     memory_limit: int = 0
+    memory_peak: int = 0
+    per_cpu: tuple[int, ...] = ()
+    blkio_bytes: tuple[Transferred, ...] = ()
+    blkio_operations: tuple[Transferred, ...] = ()
     pids: int = 0
     pids_limit: int = 0
     oom_kills: int = 0

@@ -11,11 +11,20 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from swarmd.runtime.cgroups import files
-from swarmd.runtime.cgroups.interface import PERIOD_US, Stats, child, memory_and_swap, quota_us
-from swarmd.runtime.errors import Conflict, NotFound, Unsupported
+from swarmd.runtime.cgroups.interface import PERIOD_US, Stats, Transferred, child, memory_and_swap, quota_us
+from swarmd.runtime.errors import Conflict, Invalid, NotFound, Unsupported
 from swarmd.runtime.model import DeviceRule, Limits
+from swarmd.runtime.resources import device_number
 
-CONTROLLERS = ("freezer", "cpu", "cpuacct", "memory", "pids", "devices")
+CONTROLLERS = ("freezer", "cpu", "cpuacct", "memory", "pids", "devices", "blkio", "cpuset")
+# A group of it needs processors before it takes a process, and all of them is what a process has without one.
+_WHEN_ASKED = "cpuset"
+_RATES = (
+    ("read_bps", "blkio_read_bps"),
+    ("write_bps", "blkio_write_bps"),
+    ("read_iops", "blkio_read_iops"),
+    ("write_iops", "blkio_write_iops"),
+)
 _UNLIMITED = 1 << 62  # the kernel reports "no limit" as the largest multiple of a page
 _DEFAULT_SHARES = 1024
 
@@ -31,7 +40,7 @@ class Hierarchy:
     def create(self, id: str, limits: Limits, rules: Sequence[DeviceRule] | None = None) -> "Cgroup":
         cgroup = self._cgroup(id)
         with ExitStack() as undo:
-            for directory in dict.fromkeys(cgroup.directories.values()):
+            for directory in cgroup.ordinary():
                 directory.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     directory.mkdir()
@@ -68,20 +77,76 @@ class Cgroup:
     def procs_files(self) -> list[str]:
         # `tasks`: a single thread that moves itself need not wait for the kernel's lock on all forks of the host, which
         # takes about 10 ms; and those that enter here have a single thread.
-        return [str(directory / "tasks") for directory in dict.fromkeys(self.directories.values())]
+        cpuset = self.directories.get(_WHEN_ASKED)
+        made = [*self.ordinary(), *([cpuset] if cpuset and cpuset.is_dir() else [])]
+        return [str(directory / "tasks") for directory in made]
+
+    def ordinary(self) -> list[Path]:
+        """The directories that every group has, each once."""
+        return list(dict.fromkeys(path for name, path in self.directories.items() if name != _WHEN_ASKED))
 
     def pids(self) -> list[int]:
         return files.pids(self.directories["freezer"])
 
     def update(self, limits: Limits) -> None:
         self._set("cpu", "cpu.shares", limits.cpu_shares or _DEFAULT_SHARES, asked=bool(limits.cpu_shares))
-        if cpu := self._directory("cpu", "CPU", asked=bool(limits.nano_cpus)):
-            quota = quota_us(limits.nano_cpus) if limits.nano_cpus else -1
-            files.write(cpu / "cpu.cfs_period_us", PERIOD_US)
+        if cpu := self._directory("cpu", "CPU", asked=bool(limits.nano_cpus or limits.cpu_quota or limits.cpu_period)):
+            quota = limits.cpu_quota or (quota_us(limits.nano_cpus) if limits.nano_cpus else -1)
+            files.write(cpu / "cpu.cfs_quota_us", -1)  # a period must fit the quota of the moment
+            files.write(cpu / "cpu.cfs_period_us", limits.cpu_period or PERIOD_US)
             files.write(cpu / "cpu.cfs_quota_us", quota)
+            self._limit_realtime(cpu, limits)
+        self._limit_cpuset(limits)
         self._set("pids", "pids.max", limits.pids if limits.pids > 0 else "max", asked=limits.pids > 0)
         if memory := self._directory("memory", "memory", asked=bool(limits.memory or limits.memory_reservation)):
             self._limit_memory(memory, limits)
+        self._limit_block_devices(limits)
+
+    def _limit_realtime(self, cpu: Path, limits: Limits) -> None:
+        asked = {"cpu.rt_period_us": limits.realtime_period, "cpu.rt_runtime_us": limits.realtime_runtime}
+        for name, value in asked.items():
+            if not value:
+                continue
+            if not (cpu / name).exists():
+                raise Unsupported(f"this host's kernel gives groups no real-time processor time: {name} is missing")
+            files.write(cpu / name, value)
+
+    def _limit_cpuset(self, limits: Limits) -> None:
+        asked = bool(limits.cpuset_cpus or limits.cpuset_mems)
+        cpuset = self._directory("cpuset", "the set of CPUs", asked)
+        if cpuset is None or not (asked or cpuset.is_dir()):
+            return
+        _make_cpuset(cpuset)
+        for name, value in (("cpuset.cpus", limits.cpuset_cpus), ("cpuset.mems", limits.cpuset_mems)):
+            try:
+                files.write(cpuset / name, value or (cpuset.parent / name).read_text().strip())
+            except OSError as error:
+                raise Invalid(f"{name.partition('.')[2]} {value!r}: this host does not have them ({error})") from None
+        for pid in files.pids(self.directories["freezer"]):  # those that run already
+            files.write(cpuset / "cgroup.procs", pid)
+
+    def _limit_block_devices(self, limits: Limits) -> None:
+        weights = bool(limits.blkio_weight or limits.blkio_weight_device)
+        rates = any(getattr(limits, field) for _, field in _RATES)
+        blkio = self._directory("blkio", "the traffic of block devices", asked=weights or rates)
+        if blkio is None:
+            return
+        if weights:
+            self._weigh(blkio, limits)
+        for name, field in _RATES:
+            for limit in getattr(limits, field):
+                major, minor = device_number(limit.path)
+                files.write(blkio / f"blkio.throttle.{name}_device", f"{major}:{minor} {limit.value}")
+
+    def _weigh(self, blkio: Path, limits: Limits) -> None:
+        prefix = next((p for p in ("blkio.bfq.weight", "blkio.weight") if (blkio / p).exists()), "")
+        if not prefix:
+            raise Unsupported("this host's kernel does not weigh block device traffic: it needs the BFQ scheduler")
+        if limits.blkio_weight:
+            files.write(blkio / prefix, limits.blkio_weight)
+        for limit in limits.blkio_weight_device:
+            major, minor = device_number(limit.path)
+            files.write(blkio / f"{prefix}_device", f"{major}:{minor} {limit.value}")
 
     def _limit_memory(self, memory: Path, limits: Limits) -> None:
         files.write(memory / "memory.soft_limit_in_bytes", limits.memory_reservation or -1)
@@ -98,6 +163,11 @@ class Cgroup:
                 if error.errno != errno.EBUSY:
                     raise
                 raise Conflict(f"container {self.id} uses more memory than the new limit of {value} bytes") from None
+        if limits.swappiness is not None:
+            files.write(memory / "memory.swappiness", limits.swappiness)
+        oom = memory / "memory.oom_control"
+        if limits.oom_kill_disable or files.table(oom).get("oom_kill_disable"):
+            files.write(oom, int(limits.oom_kill_disable))
 
     def restrict_devices(self, rules: Sequence[DeviceRule]) -> None:
         if devices := self.directories.get("devices"):
@@ -144,7 +214,9 @@ class Cgroup:
 
     def stats(self) -> Stats:
         absent = Path("/nonexistent")
-        cpu, cpuacct, memory, pids = (self.directories.get(c, absent) for c in ("cpu", "cpuacct", "memory", "pids"))
+        cpu, cpuacct, memory, pids, blkio = (
+            self.directories.get(c, absent) for c in ("cpu", "cpuacct", "memory", "pids", "blkio")
+        )
         throttling = files.table(cpu / "cpu.stat")
         limit = files.number(memory / "memory.limit_in_bytes")
         return Stats(
@@ -156,6 +228,10 @@ class Cgroup:
             cpu_throttled=throttling.get("throttled_time", 0),
             memory_usage=files.number(memory / "memory.usage_in_bytes"),
             memory_inactive_file=files.table(memory / "memory.stat").get("total_inactive_file", 0),
+            memory_peak=files.number(memory / "memory.max_usage_in_bytes"),
+            per_cpu=_numbers(cpuacct / "cpuacct.usage_percpu"),
+            blkio_bytes=_transferred(blkio / "blkio.throttle.io_service_bytes_recursive"),
+            blkio_operations=_transferred(blkio / "blkio.throttle.io_serviced_recursive"),
             memory_limit=limit if limit < _UNLIMITED else 0,
             pids=files.number(pids / "pids.current"),
             pids_limit=files.number(pids / "pids.max"),
@@ -176,3 +252,35 @@ class Cgroup:
         if asked and controller not in self.directories:
             raise Unsupported(f"this host has no cgroup controller {controller!r}, so {what} can't be limited")
         return self.directories.get(controller)
+
+
+def _make_cpuset(directory: Path) -> None:
+    """Make a group and those above it, each with what the one above it has."""
+    if directory.is_dir() and (directory / "cpuset.cpus").read_text().strip():
+        return
+    if not (directory.parent / "cpuset.cpus").read_text().strip() if directory.parent.is_dir() else True:
+        _make_cpuset(directory.parent)
+    directory.mkdir(exist_ok=True)
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        files.write(directory / name, (directory.parent / name).read_text().strip())
+
+
+def _numbers(file: Path) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, file.read_text().split()))
+    except FileNotFoundError:
+        return ()
+
+
+def _transferred(file: Path) -> tuple[Transferred, ...]:
+    """Lines of "8:0 Read 4096"; the sum over all devices, a line of two words, is left out."""
+    try:
+        lines = [line.split() for line in file.read_text().splitlines()]
+    except FileNotFoundError:
+        return ()
+    found = []
+    for words in lines:
+        if len(words) == 3 and words[1] in ("Read", "Write"):
+            major, _, minor = words[0].partition(":")
+            found.append(Transferred(major=int(major), minor=int(minor), kind=words[1].lower(), value=int(words[2])))
+    return tuple(found)

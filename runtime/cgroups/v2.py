@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from swarmd.runtime.cgroups import devices, files
-from swarmd.runtime.cgroups.interface import PERIOD_US, Stats, child, memory_and_swap, quota_us
+from swarmd.runtime.cgroups.interface import PERIOD_US, Stats, Transferred, child, memory_and_swap, quota_us
 from swarmd.runtime.errors import Conflict, NotFound, Unsupported
 from swarmd.runtime.model import DeviceRule, Limits
 from swarmd.runtime.resources import device_number
@@ -215,6 +215,9 @@ class Cgroup:
             cpu_throttled=cpu.get("throttled_usec", 0) * _MICROSECOND,
             memory_usage=files.number(self.directory / "memory.current"),
             memory_inactive_file=files.table(self.directory / "memory.stat").get("inactive_file", 0),
+            memory_peak=files.number(self.directory / "memory.peak"),
+            blkio_bytes=_transferred(self.directory / "io.stat", {"rbytes": "read", "wbytes": "write"}),
+            blkio_operations=_transferred(self.directory / "io.stat", {"rios": "read", "wios": "write"}),
             memory_limit=files.number(self.directory / "memory.max"),
             pids=files.number(self.directory / "pids.current"),
             pids_limit=files.number(self.directory / "pids.max"),
@@ -223,6 +226,22 @@ class Cgroup:
 
     def remove(self, timeout: float = 10.0) -> None:
         files.remove(self.directory, time.monotonic() + timeout)
+
+
+def _transferred(file: Path, kinds: dict[str, str]) -> tuple[Transferred, ...]:
+    """Lines of "8:0 rbytes=4096 wbytes=0 rios=1 ..."."""
+    try:
+        lines = [line.split() for line in file.read_text().splitlines()]
+    except FileNotFoundError:
+        return ()
+    found = []
+    for number, *pairs in lines:
+        major, _, minor = number.partition(":")
+        for key, value in (pair.split("=", 1) for pair in pairs if "=" in pair):
+            if key in kinds:
+                entry = Transferred(major=int(major), minor=int(minor), kind=kinds[key], value=int(value))
+                found.append(entry)
+    return tuple(found)
 
 
 def _cpu_max(limits: Limits) -> str:

@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import os
 import secrets
+import socket
 import string
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -277,10 +278,19 @@ class NetworkManager:
         hosts = tuple((a.ip, names) for a in record.attachments)
         return Sandbox(str(self._netns / record.container_id), networks, record.ports, servers, hosts)
 
+    async def socket_inside(self, pidfd: int, family: int) -> socket.socket:
+        return await self._kernel.run(self._kernel.socket_inside, pidfd, family)
+
     async def release(self, container_id: str) -> None:
         """Give back all that the container holds; nothing happens if it holds nothing."""
         if record := self._records.pop(container_id, None):
             await asyncio.shield(self._undo(record))
+
+    def rename(self, container_id: str, name: str) -> None:
+        """Let others find the container by its new name from now on."""
+        if record := self._records.get(container_id):
+            self._records[container_id] = msgspec.structs.replace(record, name=name)
+            self._save_record(self._records[container_id])
 
     async def _undo(self, record: Record) -> None:
         path = self._netns / record.container_id

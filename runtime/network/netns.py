@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,11 @@ class Kernel:
             yield
         finally:
             self._go_back()
+
+    def socket_inside(self, fd: int, family: int) -> socket.socket:
+        """Return a stream socket of the network namespace of a pidfd's process; it stays of it wherever it is used."""
+        with self.inside(fd):
+            return socket.socket(family, socket.SOCK_STREAM)
 
     def _go_back(self) -> None:
         if libc.setns(self._host, CLONE_NEWNET) < 0:

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import socket
 import subprocess
 import tarfile
 import time
@@ -16,6 +17,7 @@ from swarmd.runtime.engine import Engine, EngineConfig, opened
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import ContainerConfig, Exit, NetworkState, PortMapping
+from swarmd.runtime.network.netns import Kernel
 from swarmd.runtime.network.values import NetworkInfo
 from swarmd.runtime.spawner_client import Spawner
 
@@ -45,9 +47,19 @@ class FakeNetworks:
         _ip("add", _netns(container_id))
         return FakeSandbox(f"/run/netns/{_netns(container_id)}")
 
+    async def socket_inside(self, pidfd: int, family: int) -> socket.socket:
+        kernel = Kernel()
+        try:
+            return await kernel.run(kernel.socket_inside, pidfd, family)
+        finally:
+            kernel.close()
+
     async def release(self, container_id: str) -> None:
         if Path(f"/run/netns/{_netns(container_id)}").exists():
             _ip("del", _netns(container_id))
+
+    def rename(self, container_id: str, name: str) -> None:
+        pass
 
     def sandboxes(self) -> Sequence[str]:
         return []

@@ -1,6 +1,7 @@
 """An engine and a cluster in memory, behind the protocols that the Engine API works on."""
 
 import asyncio
+import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,9 +19,10 @@ from swarmd.proto.errors import AlreadyExists, Conflict, FailedPrecondition, Not
 from swarmd.proto.ids import new_id
 from swarmd.runtime import errors
 from swarmd.runtime.attach import Replay, Streams
+from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.exec import Command, Exec, start_once
 from swarmd.runtime.images.store import ImageStore
-from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, LogEntry, Phase
+from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, Phase
 from swarmd.runtime.network.values import NetworkInfo
 
 NOW = 1_700_000_000_000_000_000
@@ -65,7 +67,7 @@ class FakeEngine:
         self.networks = FakeNetworks()
         self.lines: list[LogEntry] = []
         self.execs: dict[str, Exec] = {}
-        self.sizes: list[tuple[str, int, int]] = []
+        self.resized: list[tuple[str, int, int]] = []
         self._states: dict[str, ContainerState] = {}
         self._listeners: set[asyncio.Queue[Event]] = set()
 
@@ -83,7 +85,39 @@ class FakeEngine:
     async def start(self, id: str) -> None:
         self._set(id, "start", phase=Phase.RUNNING, pid=42, started=NOW, exit=None)
 
-    async def stop(self, id: str, timeout: float | None = None) -> None:
+    async def restart(self, id: str, timeout: float | None = None, signal: int = 0) -> None:
+        await self.stop(id, timeout, signal)
+        await self.start(id)
+
+    async def pause(self, id: str) -> None:
+        self._set(id, "pause", paused=True)
+
+    async def unpause(self, id: str) -> None:
+        self._set(id, "unpause", paused=False)
+
+    async def rename(self, id: str, name: str) -> None:
+        self._set(id, "rename", name=name)
+
+    async def update(self, id: str, limits: Limits, policy: str) -> None:
+        config = msgspec.structs.replace(self.inspect(id).config, limits=limits, restart=policy)
+        self._set(id, "update", config=config)
+
+    def stats(self, id: str) -> Stats:
+        return Stats(cpu_usage=5, memory_usage=7)
+
+    def pids(self, id: str) -> Sequence[int]:
+        return [os.getpid()]
+
+    def sizes(self, id: str) -> tuple[int, int]:
+        return 1, 2
+
+    def directory(self, id: str) -> Path:
+        return Path("/containers") / id
+
+    def publish(self, kind: str, action: str, id: str, attributes: Mapping[str, str]) -> None:
+        pass
+
+    async def stop(self, id: str, timeout: float | None = None, signal: int = 0) -> None:
         self._set(id, "die", phase=Phase.EXITED, pid=0, exit=Exit(code=143, at=NOW))
 
     async def kill(self, id: str, signal: int = 9) -> None:
@@ -134,7 +168,7 @@ class FakeEngine:
             await _echo(client, f"{streams.stdin} {streams.stdout} {streams.stderr}\n".encode(), streams)
 
     async def resize(self, id: str, height: int, width: int) -> None:
-        self.sizes.append((id, height, width))
+        self.resized.append((id, height, width))
 
     def exec_create(self, id: str, command: Command, streams: Streams) -> str:
         made = Exec(id, command, streams)
@@ -157,9 +191,9 @@ class FakeEngine:
         return self.execs[id]
 
     def exec_resize(self, id: str, height: int, width: int) -> None:
-        self.sizes.append((id, height, width))
+        self.resized.append((id, height, width))
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self, since: int = 0) -> AsyncIterator[Event]:
         with self._listening() as queue:
             while True:
                 yield await queue.get()

@@ -51,6 +51,8 @@ REFUSED: list[tuple[str, Callable[[pb.ServiceSpec], None]]] = [
     ("grace period is negative", container(stop_grace_period=-1)),
     ("'SIGNOPE' is not a signal", container(stop_signal="SIGNOPE")),
     ("begins with NONE, CMD", container(healthcheck=pb.HealthConfig(test=["curl"]))),
+    ("is not of the form HTTP http://", container(healthcheck=pb.HealthConfig(test=["HTTP", "http://a.b:80/"]))),
+    ("is not of the form TCP tcp://", container(healthcheck=pb.HealthConfig(test=["TCP"]))),
     ("has no command", container(healthcheck=pb.HealthConfig(test=["CMD-SHELL"]))),
     ("interval is too short", container(healthcheck=pb.HealthConfig(interval=10))),
     ("mount type 'volume'", container(mounts=[pb.Mount(type="volume", target="/a")])),

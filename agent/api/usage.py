@@ -1,0 +1,47 @@
+"""GET /system/df: what images and containers take on the disk."""
+
+import asyncio
+import time
+
+from aiohttp import web
+
+from swarmd.agent.api import images
+from swarmd.agent.api.container_json import summary
+from swarmd.agent.api.interface import services
+from swarmd.agent.api.streams import answer
+from swarmd.proto.errors import Invalid
+
+_TYPES = ("container", "image", "volume", "build-cache")
+
+
+async def usage(request: web.Request) -> web.Response:
+    wanted = request.query.getall("type", []) or list(_TYPES)
+    for kind in wanted:
+        if kind not in _TYPES:
+            raise Invalid(f"type {kind} is not known: it is one of {', '.join(_TYPES)}")
+    engine, now = services(request).engine, time.time_ns()
+    shown: dict[str, object] = {
+        "LayersSize": 0,
+        "Images": None,
+        "Containers": None,
+        "Volumes": None,
+        "BuildCache": None,
+    }
+    if "image" in wanted:
+        found = engine.images.list()
+        users = [state.image_id for state in engine.list()]
+        layers = {layer: image.size for image in found for layer in image.layers[-1:]}
+        shown["LayersSize"] = sum(layers.values())
+        shown["Images"] = [images.summary(image) | {"Containers": users.count(image.id)} for image in found]
+    if "container" in wanted:
+        rows = []
+        for state in engine.list():
+            written, whole = await asyncio.to_thread(engine.sizes, state.id)
+            row = summary(state, engine.images.get(state.image_id), now)
+            rows.append(row | {"SizeRw": written, "SizeRootFs": whole})
+        shown["Containers"] = rows
+    # There are none yet of these two.
+    for kind, name in (("volume", "Volumes"), ("build-cache", "BuildCache")):
+        if kind in wanted:
+            shown[name] = []
+    return answer(shown)
