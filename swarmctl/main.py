@@ -67,7 +67,12 @@ def _main(words: list[str]) -> int:
 
 def _root() -> Parser:
     parser = Parser(prog="swarmctl", description="Run containers on this host, and services on a cluster of hosts.")
-    parser.text("--config", metavar="DIRECTORY", default="", help="where contexts are kept (default: ~/.swarmd)")
+    parser.text(
+        "--config",
+        metavar="DIRECTORY",
+        default="",
+        help="where contexts are kept (default: $SWARMCTL_CONFIG or ~/.swarmd)",
+    )
     parser.text(
         "-c", "--context", metavar="NAME", default="", help="the daemon that has this name (also $SWARMCTL_CONTEXT)"
     )

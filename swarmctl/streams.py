@@ -4,10 +4,11 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from swarmd.swarmctl import values
-from swarmd.swarmctl.client import Client
+from swarmd.swarmctl.client import Client, Refusal
 from swarmd.swarmctl.http import Response
 
 _STDERR = 2
@@ -37,11 +38,18 @@ def query(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def moment(text: str) -> str:
-    """A time, or how long ago."""
-    try:
-        return f"{time.time() - values.duration(text) / 1e9:.9f}"
-    except argparse.ArgumentTypeError:
+    """Seconds of the epoch, as the API wants them, of a time or of how long ago.  A time without a zone is ours."""
+    with suppress(ValueError):
+        float(text)
         return text
+    with suppress(argparse.ArgumentTypeError):
+        return f"{time.time() - values.duration(text) / 1e9:.9f}"
+    from datetime import datetime
+
+    try:
+        return f"{datetime.fromisoformat(text).astimezone().timestamp():.9f}"
+    except ValueError:
+        raise Refusal(f"{text!r} is no time: write it as 2026-01-02T03:04:05Z, or 10m for ten minutes ago") from None
 
 
 def show_bytes(response: Response) -> None:

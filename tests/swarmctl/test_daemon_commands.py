@@ -58,8 +58,27 @@ def test_events(daemon: Daemon, ctl: Ctl) -> None:
     assert (code, out) == (0, line * 2)
     query = daemon.asked[0].query
     assert abs(float(query["since"]) - (time.time() - 600)) < 30
-    assert (query["until"], query["filters"]) == ("2026-01-01T00:00:00Z", '{"type": ["container"]}')
+    assert (query["until"], query["filters"]) == ("1767225600.000000000", '{"type": ["container"]}')
     assert ctl("system", "events", "--format", "{{.Action}} {{.Actor.ID}}")[1] == "start abc\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("1700000000.5", "1700000000.5"),
+        ("2023-11-14T22:13:20.5Z", "1700000000.500000000"),
+        ("2023-11-14T22:13:20", "1700000000.000000000"),
+        ("2023-11-14T23:13:20+01:00", "1700000000.000000000"),
+        ("2023-11-14", "1699920000.000000000"),
+    ],
+)
+def test_times(daemon: Daemon, ctl: Ctl, text: str, sent: str) -> None:
+    daemon.answers["GET /events"] = 200
+    assert ctl("events", "--until", text)[0] == 0
+    assert daemon.asked[0].query["until"] == sent
+    code, _, err = ctl("events", "--until", "yesterday")
+    assert (code, err.partition(":")[0]) == (1, "swarmctl")
+    assert "'yesterday' is no time" in err
 
 
 def test_version_without_a_daemon_shows_ours(daemon: Daemon, ctl: Ctl) -> None:
