@@ -25,6 +25,7 @@ async def serving(answer: bytes, host: str = "127.0.0.1", hold: bool = False) ->
     """Answer the first bytes of each connection, then close it."""
 
     served: list[asyncio.Task[None]] = []
+    accepted = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -38,13 +39,13 @@ async def serving(answer: bytes, host: str = "127.0.0.1", hold: bool = False) ->
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         served.append(asyncio.get_running_loop().create_task(serve(reader, writer)))
+        accepted.set()
 
     async with await asyncio.start_server(accept, host, 0) as server:
         yield server.sockets[0].getsockname()[1]
-        # A connection that was made may not have been accepted yet.
         async with asyncio.timeout(5):
-            while not served or any(not task.done() for task in served):
-                await asyncio.sleep(0)
+            await accepted.wait()  # the connection was made, but perhaps not accepted yet
+            await asyncio.gather(*served)
 
 
 @pytest.mark.parametrize(
