@@ -85,7 +85,7 @@ class Fields:
     def ignore(self, name: str, *harmless: object) -> None:
         """Accept one of these values of a field that we have not, as well as nothing at all."""
         if self._left.get(name) in harmless:
-            del self._left[name]
+            self._left.pop(name, None)
 
     def has(self, name: str) -> bool:
         """Whether it is given; null is not."""

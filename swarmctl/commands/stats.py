@@ -162,7 +162,9 @@ def processors(sample: dict[str, Any]) -> float:
     used = _usage(now) - _usage(before)
     passed = now.get("system_cpu_usage", 0) - before.get("system_cpu_usage", 0)
     count = now.get("online_cpus") or len((now.get("cpu_usage") or {}).get("percpu_usage") or ()) or 1
-    return used / passed * count * 100 if used > 0 and passed > 0 else 0.0
+    # Without one before it, it would be the share since the machine started.
+    known = before.get("system_cpu_usage") and used > 0 and passed > 0
+    return used / passed * count * 100 if known else 0.0
 
 
 def _usage(one: dict[str, Any]) -> int:
