@@ -2,7 +2,7 @@
 
     state.json    the daemon: what was asked and what has been observed
     config.json, hosts, hostname, resolv.conf, seccomp.bpf   the daemon, at each start
-    run.json, exit.json, container.log*                      the shim
+    run.json, exit.json, container.log*, attach.sock         the shim
     upper, work, rootfs                                      the overlay
 
 Invariant: run.json is there exactly while a start has not been followed to its end in state.json.  A directory whose
