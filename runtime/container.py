@@ -20,6 +20,7 @@ import msgspec
 from swarmd.runtime import effective, health, launch, probes, restart, spec
 from swarmd.runtime.attach import Replay, Streams, Waiting, attach, resize
 from swarmd.runtime.cgroups.interface import Stats
+from swarmd.runtime.container_files import Place
 from swarmd.runtime.errors import Conflict, NotFound, RuntimeFault, StartError
 from swarmd.runtime.exec import Command, Exec, ExecResult, begin, execute, start_once
 from swarmd.runtime.launch import FindPeer, Host
@@ -339,6 +340,11 @@ class Container:
     def pids(self) -> list[int]:
         self._must_run(paused=True)
         return self._host.cgroups.load(self.id).pids()
+
+    def place(self) -> Place:
+        """Where its files are, for `container_files`."""
+        layers = self._host.images.get(self.state.image_id).layers
+        return Place(self.state, self.directory.path, layers, self._pidfd if self.running else -1)
 
     # Inside
 

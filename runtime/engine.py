@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from swarmd.runtime import cgroups, checks, logs, names, spec
+from swarmd.runtime import cgroups, checks, container_files, logs, names, spec
 from swarmd.runtime.attach import Replay, Streams
 from swarmd.runtime.cgroups.interface import Stats
+from swarmd.runtime.changes import Change, changes
 from swarmd.runtime.container import Container
 from swarmd.runtime.errors import Conflict, Invalid, NotFound, StartError
 from swarmd.runtime.events import Events
@@ -136,6 +137,33 @@ class Engine:
     def pids(self, id: str) -> Sequence[int]:
         """Its processes, as this host numbers them."""
         return self._find(id).pids()
+
+    async def file_stat(self, id: str, path: str) -> container_files.Found:
+        """What is at a path in the container, which need not run. Raises NotFound."""
+        return await container_files.stat(self._host.spawner, self._find(id).place(), path)
+
+    def file_archive(self, id: str, path: str) -> AsyncIterator[container_files.Found | bytes]:
+        """What is there, then a tar archive of it."""
+        return container_files.get(self._host.spawner, self._find(id).place(), path)
+
+    async def file_unpack(
+        self, id: str, path: str, content: AsyncIterator[bytes], *, own: bool = False, keep_kinds: bool = False
+    ) -> None:
+        """Unpack a tar archive into a directory; see `container_files.put`."""
+        container = self._find(id)
+        user = container.state.config.user
+        await container_files.put(
+            self._host.spawner, container.place(), path, content, own=own, keep_kinds=keep_kinds, user=user
+        )
+
+    def export(self, id: str) -> AsyncIterator[bytes]:
+        """A tar archive of its whole root, without what is mounted on it."""
+        return container_files.export(self._host.spawner, self._find(id).place())
+
+    def changes(self, id: str) -> Sequence[Change]:
+        """What it has changed of its image's files. Blocks: call it in a thread."""
+        place = self._find(id).place()
+        return changes(place.directory / "upper", place.layers)
 
     def sizes(self, id: str) -> tuple[int, int]:
         """Bytes that it has written, and those with its image's. Blocks: call it in a thread."""

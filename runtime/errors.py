@@ -4,6 +4,7 @@
      ├─ NotFound      no such container, image or network
      ├─ Conflict      the name is taken, or the state does not allow it
      ├─ Invalid       the configuration can never work as it is
+     ├─ ReadOnly      it would have to be written to
      ├─ PortInUse     a published port is taken on this host
      ├─ Exhausted     no space, address or process left
      ├─ StartError    a step of starting failed; carries the exit code that shells use (125, 126, 127)
@@ -11,6 +12,8 @@
 
 Messages are lower case, one sentence, and name the object.
 """
+
+from collections.abc import Mapping
 
 
 class RuntimeFault(Exception):
@@ -29,6 +32,10 @@ class Invalid(RuntimeFault):
     pass
 
 
+class ReadOnly(RuntimeFault):
+    pass
+
+
 class PortInUse(Conflict):
     pass
 
@@ -42,8 +49,9 @@ class Unsupported(RuntimeFault):
 
 
 class StartError(RuntimeFault):
-    """exit_code: 127 program not found, 126 found but not executable, 125 anything else."""
+    """exit_code: 127 program not found, 126 found but not executable, 125 anything else; answer: all that was said."""
 
-    def __init__(self, message: str, exit_code: int = 125) -> None:
+    def __init__(self, message: str, exit_code: int = 125, answer: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.answer = answer or {}

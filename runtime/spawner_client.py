@@ -67,7 +67,7 @@ class Spawner:
             raise StartError(f"{request['op']}: the process that served it was killed")
         answer: dict[str, Any] = json.loads(data)
         if "error" in answer:
-            raise StartError(answer["error"], answer["exit_code"])
+            raise StartError(answer["error"], answer["exit_code"], answer)
         return answer
 
     def send(self, request: Mapping[str, Any], fds: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from swarmd.agent.api import (
+    archive,
     attach,
     container_list,
     containers,
@@ -54,6 +55,11 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/containers/{id}/rename", containers.rename),
     ("POST", "/containers/{id}/update", containers.update),
     ("GET", "/containers/{id}/top", processes.top),
+    ("GET", "/containers/{id}/archive", archive.get),
+    ("HEAD", "/containers/{id}/archive", archive.head),
+    ("PUT", "/containers/{id}/archive", archive.put),
+    ("GET", "/containers/{id}/export", archive.export),
+    ("GET", "/containers/{id}/changes", archive.changes),
     ("GET", "/containers/{id}/stats", stats.stats),
     ("POST", "/containers/{id}/wait", containers.wait),
     ("GET", "/containers/{id}/logs", containers.logs),
@@ -100,6 +106,7 @@ RUNTIME_STATUS: tuple[tuple[type[runtime.RuntimeFault], int], ...] = (
     (runtime.NotFound, 404),
     (runtime.Conflict, 409),
     (runtime.Invalid, 400),
+    (runtime.ReadOnly, 403),
     (runtime.Unsupported, 400),
     (runtime.StartError, 400),
     (runtime.Exhausted, 507),

@@ -243,16 +243,20 @@ def _log(host: Fields) -> LogConfig:
     with host.part("LogConfig") as log:
         driver = log.text("Type") or "json-file"
         options = log.mapping("Config")
-    if driver not in ("json-file", "none"):
-        raise Invalid(f"log driver {driver} is not supported: use json-file or none")
+    if driver not in ("json-file", "local", "none"):
+        raise Invalid(f"log driver {driver} is not supported: use json-file, local or none")
     size, files = options.pop("max-size", ""), options.pop("max-file", "")
+    compress = options.pop("compress", "true" if driver == "local" else "false")
     for unknown in options:
-        raise Invalid(f"log option {unknown} is not supported: use max-size and max-file")
+        raise Invalid(f"log option {unknown} is not supported: use max-size, max-file and compress")
+    if compress not in ("true", "false"):
+        raise Invalid(f"log option compress is {compress!r}: it is true or false")
     default = LogConfig()
     return LogConfig(
         driver=driver,
         max_size=mounts.size(size) if size else default.max_size,
         max_file=int(files) if files.isdigit() else default.max_file,
+        compress=compress == "true",
     )
 
 
@@ -295,7 +299,11 @@ def shown(config: ContainerConfig) -> dict[str, Any]:
         "ContainerIDFile": "",
         "LogConfig": {
             "Type": config.log.driver,
-            "Config": {"max-size": str(config.log.max_size), "max-file": str(config.log.max_file)},
+            "Config": {
+                "max-size": str(config.log.max_size),
+                "max-file": str(config.log.max_file),
+                "compress": "true" if config.log.compress else "false",
+            },
         },
         "NetworkMode": config.networks[0].network if config.networks else config.network_mode,
         "PortBindings": bindings(config.ports),

@@ -11,7 +11,7 @@ from swarmd.proto import objects_pb2 as pb
 from swarmd.proto.codec import decode, encode
 from swarmd.proto.errors import Invalid
 
-_INIT_UNSUPPORTED = frozenset({"AutoLockManagers", "DataPathAddr", "DataPathPort", "ForceNewCluster"})
+_INIT_UNSUPPORTED = frozenset({"AutoLockManagers", "DataPathAddr", "DataPathPort"})
 _AVAILABILITY: dict[str, pb.NodeAvailability.ValueType] = {
     "": pb.NODE_AVAILABILITY_ACTIVE,
     "active": pb.NODE_AVAILABILITY_ACTIVE,
@@ -27,7 +27,10 @@ async def inspect(request: web.Request) -> web.Response:
 
 
 async def init(request: web.Request) -> web.Response:
-    """Returns the id of this node, its first manager."""
+    """Returns the id of this node, its first manager.
+
+    ForceNewCluster goes on with the cluster there is: its state, not what else is asked here, says how it is.
+    """
     with Fields(await body(request), unsupported=_INIT_UNSUPPORTED) as fields:
         fields.ignore("DataPathPort", 4789)
         listen_addr, advertise_addr = fields.text("ListenAddr"), fields.text("AdvertiseAddr")
@@ -35,6 +38,9 @@ async def init(request: web.Request) -> web.Response:
         spec = decode(pb.ClusterSpec, fields.raw("Spec"), "Spec")
         pools, subnet_size = fields.texts("DefaultAddrPool"), fields.number("SubnetSize")
         etcd = _external_etcd(fields.part("SwarmdEtcd")) if fields.has("SwarmdEtcd") else None
+        alone = fields.flag("ForceNewCluster")
+    if alone:
+        return answer(await services(request).membership.init_alone())
     node_id = await services(request).membership.init(
         listen_addr=listen_addr,
         advertise_addr=advertise_addr,
@@ -83,8 +89,9 @@ def _availability(fields: Fields) -> pb.NodeAvailability.ValueType:
 
 
 async def leave(request: web.Request) -> web.Response:
-    await services(request).membership.leave(force=query.flag(request, "force"))
-    return web.Response()
+    """Answers like Docker with nothing, unless there is something left to do elsewhere."""
+    left_behind = await services(request).membership.leave(force=query.flag(request, "force"))
+    return answer({"Warnings": [left_behind]}) if left_behind else web.Response()
 
 
 async def update(request: web.Request) -> web.Response:

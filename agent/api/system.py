@@ -98,7 +98,7 @@ async def info(request: web.Request) -> web.Response:
                 "Volume": [],
                 "Network": ["bridge", "host", "null", "overlay"],
                 "Authorization": None,
-                "Log": ["json-file", "none"],
+                "Log": ["json-file", "local", "none"],
             },
             "IndexServerAddress": "",
             "RegistryConfig": {"InsecureRegistryCIDRs": [], "IndexConfigs": {}, "Mirrors": None},

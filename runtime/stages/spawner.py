@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 
-from swarmd.runtime.stages import execute, shim, syscalls, userns
+from swarmd.runtime.stages import archive, execute, shim, syscalls, userns
 from swarmd.runtime.stages.streams import Client
 
 MOST_CLIENTS = 200  # attached before a start; the kernel passes 253 descriptors at most
@@ -68,6 +68,8 @@ def _fork(requests: socket.socket, data: bytes, fds: list[int]) -> None:
     if request["op"] == "start":
         clients = [Client(fd, wants) for fd, wants in zip(fds, request["clients"], strict=False)]
         shim.run(request["directory"], clients, fds[-1])
+    elif request["op"] == "archive":
+        archive.run(request, fds)
     elif request["op"] == "userns":
         userns.run(request, *fds)
     else:

@@ -20,6 +20,8 @@ from swarmd.proto.ids import new_id
 from swarmd.runtime import errors
 from swarmd.runtime.attach import Replay, Streams
 from swarmd.runtime.cgroups.interface import Stats
+from swarmd.runtime.changes import Change
+from swarmd.runtime.container_files import Found
 from swarmd.runtime.exec import Command, Exec, start_once
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, Phase
@@ -107,6 +109,26 @@ class FakeEngine:
 
     def pids(self, id: str) -> Sequence[int]:
         return [os.getpid()]
+
+    async def file_stat(self, id: str, path: str) -> Found:
+        if path == "/missing":
+            raise errors.NotFound(f"{path}: no such file or directory")
+        return Found(name="f", size=3, mode=0o100644, mtime=NOW, link_target="")
+
+    async def file_archive(self, id: str, path: str) -> AsyncIterator[Found | bytes]:
+        yield await self.file_stat(id, path)
+        yield b"tar"
+
+    async def file_unpack(
+        self, id: str, path: str, content: AsyncIterator[bytes], *, own: bool = False, keep_kinds: bool = False
+    ) -> None:
+        self.unpacked = path, b"".join([chunk async for chunk in content])
+
+    async def export(self, id: str) -> AsyncIterator[bytes]:
+        yield b"tar"
+
+    def changes(self, id: str) -> Sequence[Change]:
+        return [Change("/f", 1)]
 
     def sizes(self, id: str) -> tuple[int, int]:
         return 1, 2
@@ -344,6 +366,8 @@ class FakeMembership:
     def __init__(self) -> None:
         self.cluster = FakeControl()
         self.joined: list[tuple[Sequence[str], str]] = []
+        self.left_behind = ""
+        self.cluster_made_anew = False
         self._info = FakeInfo()
 
     def info(self) -> FakeInfo:
@@ -391,10 +415,17 @@ class FakeMembership:
         self._info = FakeInfo("active", "", "joined", "10.0.0.2", False, (("x", "10.0.0.1:2378"),))
         return "joined"
 
-    async def leave(self, force: bool = False) -> None:
+    async def init_alone(self) -> str:
+        if not self._info.control_available:
+            raise FailedPrecondition("this node is not a swarm manager")
+        self.cluster_made_anew = True
+        return self._info.node_id
+
+    async def leave(self, force: bool = False) -> str:
         if self._info.control_available and not force:
             raise FailedPrecondition("this node is the last manager: use --force")
         self._info = FakeInfo()
+        return self.left_behind
 
     def control(self) -> FakeControl:
         if not self._info.control_available:

@@ -1,0 +1,174 @@
+"""A container's files as archives; the work is done by a process of its own, `stages/archive.py`.
+
+Invariant: this daemon never opens a path of a container's.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from swarmd.runtime.errors import Invalid, NotFound, ReadOnly, RuntimeFault, StartError
+from swarmd.runtime.model import BindMount, ContainerState
+from swarmd.runtime.spawner_client import Spawner, readable
+
+_CHUNK = 1 << 18
+_ERRORS: dict[str, type[RuntimeFault]] = {"missing": NotFound, "invalid": Invalid, "read-only": ReadOnly}
+
+
+class Found(msgspec.Struct, frozen=True, rename="camel"):
+    """What is at a path: mode as in st_mode, mtime in ns since the epoch."""
+
+    name: str
+    size: int
+    mode: int
+    mtime: int
+    link_target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whose files: pidfd is -1 for a container that does not run; layers lowest first."""
+
+    state: ContainerState
+    directory: Path
+    layers: Sequence[Path]
+    pidfd: int
+
+
+def _request(place: Place, action: str, **more: Any) -> dict[str, Any]:
+    binds = [
+        {"destination": mount.target, "type": "bind", "source": mount.source, "options": _options(mount)}
+        for mount in place.state.config.mounts
+        if isinstance(mount, BindMount) and Path(mount.source).exists()
+    ]
+    linux: dict[str, Any] = {"namespaces": []}
+    if place.pidfd >= 0:
+        linux = json.loads((place.directory / "config.json").read_bytes())["linux"]
+    return {
+        "op": "archive",
+        "action": action,
+        "directory": str(place.directory),
+        "lower": [str(layer) for layer in reversed(place.layers)],
+        "binds": binds,
+        "linux": {"namespaces": linux["namespaces"]},
+        **more,
+    }
+
+
+def _options(mount: BindMount) -> list[str]:
+    return ["rbind", "nodev", "ro" if mount.read_only else "rw"]
+
+
+def _descriptors(place: Place, data: int) -> list[int]:
+    return [*([place.pidfd] if place.pidfd >= 0 else []), data]
+
+
+async def _asked(spawner: Spawner, request: dict[str, Any], fds: list[int]) -> None:
+    try:
+        await spawner.ask(request, fds)
+    except StartError as problem:
+        kind = str(problem.answer.get("kind", ""))
+        raise _ERRORS.get(kind, RuntimeFault)(str(problem)) from None
+
+
+async def stat(spawner: Spawner, place: Place, path: str) -> Found:
+    async for found in _reading(spawner, _request(place, "stat", path=path), place):
+        assert isinstance(found, Found)
+        return found
+    raise RuntimeFault(f"{path}: nothing was said of it")
+
+
+async def get(spawner: Spawner, place: Place, path: str) -> AsyncIterator[Found | bytes]:
+    """What is there, then the archive of it. Raises NotFound; an error in the middle ends it with RuntimeFault."""
+    async for piece in _reading(spawner, _request(place, "get", path=path), place):
+        yield piece
+
+
+async def export(spawner: Spawner, place: Place) -> AsyncIterator[bytes]:
+    async for piece in _reading(spawner, _request(place, "export"), place, stat_first=False):
+        assert isinstance(piece, bytes)
+        yield piece
+
+
+async def _reading(
+    spawner: Spawner, request: dict[str, Any], place: Place, stat_first: bool = True
+) -> AsyncIterator[Found | bytes]:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    try:
+        asking = asyncio.create_task(_asked(spawner, request, _descriptors(place, writer)))
+        await asyncio.sleep(0)  # the request is sent: the writer is the other process's alone from here
+        os.close(writer)
+        head = b""
+        while True:
+            await readable(reader)
+            chunk = os.read(reader, _CHUNK)
+            if not chunk:
+                break
+            if stat_first:
+                head += chunk
+                line, end, chunk = head.partition(b"\n")
+                if not end:
+                    continue
+                stat_first = False
+                yield msgspec.convert(json.loads(line)["stat"], Found)
+            if chunk:
+                yield chunk
+        await asking
+    finally:
+        os.close(reader)
+        asking.cancel()
+
+
+async def put(
+    spawner: Spawner, place: Place, path: str, content: AsyncIterator[bytes], *, own: bool, keep_kinds: bool, user: str
+) -> None:
+    """Unpack an archive into a directory. own: all of it is to belong to the container's user; keep_kinds: a directory
+    is not replaced by what is none, nor the other way. Raises NotFound, Invalid, ReadOnly."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    request = _request(place, "put", path=path, own=own, keep_kinds=keep_kinds, user=user)
+    asking = asyncio.create_task(_asked(spawner, request, _descriptors(place, reader)))
+    try:
+        await asyncio.sleep(0)
+        os.close(reader)
+        try:
+            async for chunk in content:
+                await _write(writer, chunk)
+        except BrokenPipeError:
+            pass  # it says why in its answer
+        finally:
+            os.close(writer)
+        await asking
+    finally:
+        asking.cancel()
+
+
+async def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            await _writable(fd)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _writable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(fd, _set, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(fd)
