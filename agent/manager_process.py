@@ -1,6 +1,6 @@
 """The manager of this node: a child process that lives while its stdin is open, so it never outlives us.
 
-It says `ready` on stdout once it answers, or `error CODE SENTENCE`; its log goes where ours goes.
+It says `ready` on stdout once it answers, and why it ends: `error CODE SENTENCE`; its log goes where ours goes.
 """
 
 import asyncio
@@ -12,11 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from swarmd.proto.backoff import Backoff
-from swarmd.proto.errors import BY_GRPC_CODE, SwarmdError, Unavailable
+from swarmd.proto.errors import BY_GRPC_CODE, FailedPrecondition, SwarmdError, Unavailable
 
 log = logging.getLogger(__name__)
 STOP = 10.0  # s, to end after its stdin was closed
 START = 60.0  # s, to become ready
+
+
+class Removed(FailedPrecondition):
+    """The store's members took this node's out: a manager with this certificate can't run any more."""
 
 
 class ManagerProcess:
@@ -54,11 +58,15 @@ class ManagerProcess:
             if line == "ready":
                 return
             if line.startswith("error "):
-                _, code, sentence = line.split(" ", 2)
-                raise BY_GRPC_CODE.get(code, Unavailable)(sentence)
+                raise _told(line)
         raise Unavailable(f"the manager ended with exit code {await self._process.wait()}: see the log of swarmd")
 
     async def wait(self) -> int:
+        """Return its exit code; raises Removed."""
+        assert self._process.stdout is not None
+        last = (await self._process.stdout.read()).decode(errors="replace").strip().rpartition("\n")[2]
+        if last.startswith("error ") and isinstance(problem := _told(last), Removed):
+            raise problem
         return await self._process.wait()
 
     async def stop(self) -> None:
@@ -75,13 +83,24 @@ class ManagerProcess:
                 await self._process.wait()
 
 
+def _told(line: str) -> SwarmdError:
+    _, code, sentence = line.split(" ", 2)
+    return Removed(sentence) if code == "REMOVED" else BY_GRPC_CODE.get(code, Unavailable)(sentence)
+
+
 async def supervise(config: Path, running: ManagerProcess | None, on_change: Callable[[str], None]) -> None:
-    """Keep a manager running until cancelled; `on_change` is told why there is none ('' once there is one again)."""
+    """Keep a manager running until cancelled, or until it was Removed.
+
+    `on_change` is told why there is none ('' once there is one again).
+    """
     backoff = Backoff(base=0.2, cap=5.0)
     while True:
         try:
             # One that has to wait for a quorum of others is not ready for long, and still must go on.
             manager = running or await ManagerProcess.start(config, patience=None)
+        except Removed as removed:
+            on_change(str(removed))
+            return
         except SwarmdError as error:
             log.warning("manager: %s", error)
             on_change(str(error))
@@ -94,6 +113,9 @@ async def supervise(config: Path, running: ManagerProcess | None, on_change: Cal
             code = await manager.wait()
             log.warning("the manager ended with exit code %d: starting it again", code)
             on_change("this node's manager ended and is being started again")
+        except Removed as removed:
+            on_change(str(removed))
+            return
         finally:
             await manager.stop()
         await asyncio.sleep(backoff.next())

@@ -75,6 +75,8 @@ class Member:
         self._info: NodeInfo | None = None
         self._heard = asyncio.Event()
         self._role_changed = asyncio.Event()
+        self._expelled = False  # from the store's members: a manager needs a newer certificate to run again
+        self._renewed = asyncio.Event()
         self._agent = ClusterAgent(
             self._engine,
             node_id=self._identity.node_id,
@@ -132,7 +134,8 @@ class Member:
             assert self._info is not None
             self._keep_managers(self._info)
             node = self._info.node
-            if node.spec.role == self._identity.role or (self.is_manager and node.etcd_member_id):
+            readmitted = self._expelled and node.spec.role == NODE_ROLE_MANAGER and not node.etcd_member_id
+            if not readmitted and (node.spec.role == self._identity.role or (self.is_manager and node.etcd_member_id)):
                 continue
             try:
                 await self._renew()
@@ -180,6 +183,8 @@ class Member:
             outdated, self.control = self.control, None
             self._open_control()
             await outdated.close(ControlClient.TIMEOUT)
+        self._expelled = False
+        self._renewed.set()
         if self.is_manager != was_manager:
             self._role_changed.set()
 
@@ -196,10 +201,21 @@ class Member:
             config = self.settings.write_manager_config(self._files.directory, None)
             first, self._first_manager = self._first_manager, None
             async with asyncio.TaskGroup() as group:
-                manager = group.create_task(supervise(config, first, self._note_problem))
+                manager = group.create_task(self._keep_manager(config, first))
                 await self._role_changed.wait()
                 manager.cancel()
             await self._end_manager()
+
+    async def _keep_manager(self, config: Path, running: ManagerProcess | None) -> None:
+        """Once its member of the store is gone, wait to hear of this node's role: a worker, or a manager once more."""
+        while True:
+            await supervise(config, running, self._note_problem)
+            log.info("this node's manager has ended: %s", self.problem)
+            running = None
+            self._renewed.clear()
+            self._expelled = True
+            self._heard.set() if self._info is not None else None
+            await self._renewed.wait()
 
     def _open_control(self) -> None:
         if self.control is None:

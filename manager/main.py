@@ -1,7 +1,7 @@
 """The manager process: acquires, top to bottom, the store, the servers and the election; serves until its parent goes.
 
     stdin    closed by the parent: end
-    stdout   `ready` once it answers, or `error CODE SENTENCE`
+    stdout   `ready` once it answers; `error CODE SENTENCE`, before it or at the end
     2377     join, HTTPS; 2378 cluster gRPC: Control, Dispatcher, CA (mTLS)
 
 What runs only on the leader is the list in `leader_parts`.  A lost quorum does not end the process.
@@ -33,6 +33,7 @@ from swarmd.manager.control import clusters
 from swarmd.manager.control.logs import LogMerger
 from swarmd.manager.control.service import ControlService
 from swarmd.manager.dispatcher import Dispatcher, LivenessLoop
+from swarmd.manager.etcd_member import Removed
 from swarmd.manager.interceptor import ErrorInterceptor
 from swarmd.manager.leader import MakePart, campaign, first
 from swarmd.manager.orchestrator.enforcer import ConstraintEnforcer
@@ -85,6 +86,10 @@ def main() -> None:
         uvloop.run(run(Config.load(Path(sys.argv[1]))))
     except* ParentGone:
         log.info("ended with the node daemon")
+    except* Removed as removed:
+        code = 1
+        log.info("ended: %s", first(removed))
+        print(f"error REMOVED {first(removed)}", flush=True)
     except* (SwarmdError, OSError) as problem:
         code = 1
         log.error("%s", first(problem))

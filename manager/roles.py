@@ -1,7 +1,8 @@
 """Keeps the store's members and the nodes' manager status true to the nodes' roles.
 
     promoted     the node renews its certificate, starts a manager, which joins etcd by itself (main.py)
-    demoted      here: its member is taken out of etcd, then `etcd_member_id` becomes 0, and the node stops its manager
+    demoted      here: its member is taken out of etcd, then `etcd_member_id` becomes 0, and the node stops its manager;
+                 if it leads, it resigns first, and the next leader does this
     removed      only workers can be: a manager is demoted first (control/nodes.py)
 
 **Invariant:** a member is only taken out while a majority of those that stay answers.
@@ -15,7 +16,7 @@ from typing import Protocol
 
 from swarmd.manager.quorum import answering
 from swarmd.manager.store.edit import edited
-from swarmd.manager.store.interface import Commit, Store, Tx
+from swarmd.manager.store.interface import Commit, LeadershipLost, Store, Tx
 from swarmd.proto.clock import Clock
 from swarmd.proto.errors import Unavailable
 from swarmd.proto.objects_pb2 import (
@@ -89,7 +90,15 @@ class Roles:
             )
             if node.manager_status != wanted and node.spec.role == NODE_ROLE_MANAGER:
                 await self._store.transact(partial(_note_status, node.id, wanted))
-        await self._expel(self._store.view().find(Node), up)
+        nodes = self._store.view().find(Node)
+        self._resign_if_demoted(nodes, up)
+        await self._expel(nodes, up)
+
+    def _resign_if_demoted(self, nodes: Sequence[Node], up: set[str]) -> None:
+        """Who took out the member that it leads by would leave the cluster without a leader until its lease ended."""
+        demoted = any(node.id == self._node_id and node.spec.role != NODE_ROLE_MANAGER for node in nodes)
+        if demoted and any(node.id in up and node.spec.role == NODE_ROLE_MANAGER for node in nodes):
+            raise LeadershipLost("it was demoted")
 
     async def _expel(self, nodes: Sequence[Node], up: set[str]) -> None:
         """Take out one member that no manager has any more; the next pass takes the next."""

@@ -767,6 +767,11 @@ class MaintenanceStub:
                 request_serializer=swarmd_dot_proto_dot_etcd__pb2.AlarmRequest.SerializeToString,
                 response_deserializer=swarmd_dot_proto_dot_etcd__pb2.AlarmResponse.FromString,
                 _registered_method=True)
+        self.MoveLeader = channel.unary_unary(
+                '/etcdserverpb.Maintenance/MoveLeader',
+                request_serializer=swarmd_dot_proto_dot_etcd__pb2.MoveLeaderRequest.SerializeToString,
+                response_deserializer=swarmd_dot_proto_dot_etcd__pb2.MoveLeaderResponse.FromString,
+                _registered_method=True)
 
 
 class MaintenanceServicer:
@@ -790,6 +795,12 @@ class MaintenanceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MoveLeader(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MaintenanceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -807,6 +818,11 @@ def add_MaintenanceServicer_to_server(servicer, server):
                     servicer.Alarm,
                     request_deserializer=swarmd_dot_proto_dot_etcd__pb2.AlarmRequest.FromString,
                     response_serializer=swarmd_dot_proto_dot_etcd__pb2.AlarmResponse.SerializeToString,
+            ),
+            'MoveLeader': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveLeader,
+                    request_deserializer=swarmd_dot_proto_dot_etcd__pb2.MoveLeaderRequest.FromString,
+                    response_serializer=swarmd_dot_proto_dot_etcd__pb2.MoveLeaderResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -890,6 +906,33 @@ class Maintenance:
             '/etcdserverpb.Maintenance/Alarm',
             swarmd_dot_proto_dot_etcd__pb2.AlarmRequest.SerializeToString,
             swarmd_dot_proto_dot_etcd__pb2.AlarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveLeader(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/etcdserverpb.Maintenance/MoveLeader',
+            swarmd_dot_proto_dot_etcd__pb2.MoveLeaderRequest.SerializeToString,
+            swarmd_dot_proto_dot_etcd__pb2.MoveLeaderResponse.FromString,
             options,
             channel_credentials,
             insecure,

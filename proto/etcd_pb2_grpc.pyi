@@ -212,6 +212,7 @@ class MaintenanceStub:
     Status: _grpc.UnaryUnaryMultiCallable[_etcd_pb2.StatusRequest, _etcd_pb2.StatusResponse]
     Defragment: _grpc.UnaryUnaryMultiCallable[_etcd_pb2.DefragmentRequest, _etcd_pb2.DefragmentResponse]
     Alarm: _grpc.UnaryUnaryMultiCallable[_etcd_pb2.AlarmRequest, _etcd_pb2.AlarmResponse]
+    MoveLeader: _grpc.UnaryUnaryMultiCallable[_etcd_pb2.MoveLeaderRequest, _etcd_pb2.MoveLeaderResponse]
 
 @_typing.type_check_only
 class MaintenanceAsyncStub(MaintenanceStub):
@@ -219,6 +220,7 @@ class MaintenanceAsyncStub(MaintenanceStub):
     Status: _aio.UnaryUnaryMultiCallable[_etcd_pb2.StatusRequest, _etcd_pb2.StatusResponse]  # type: ignore[assignment]
     Defragment: _aio.UnaryUnaryMultiCallable[_etcd_pb2.DefragmentRequest, _etcd_pb2.DefragmentResponse]  # type: ignore[assignment]
     Alarm: _aio.UnaryUnaryMultiCallable[_etcd_pb2.AlarmRequest, _etcd_pb2.AlarmResponse]  # type: ignore[assignment]
+    MoveLeader: _aio.UnaryUnaryMultiCallable[_etcd_pb2.MoveLeaderRequest, _etcd_pb2.MoveLeaderResponse]  # type: ignore[assignment]
 
 class MaintenanceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -241,5 +243,12 @@ class MaintenanceServicer(metaclass=_abc_1.ABCMeta):
         request: _etcd_pb2.AlarmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_etcd_pb2.AlarmResponse, _abc.Awaitable[_etcd_pb2.AlarmResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def MoveLeader(
+        self,
+        request: _etcd_pb2.MoveLeaderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_etcd_pb2.MoveLeaderResponse, _abc.Awaitable[_etcd_pb2.MoveLeaderResponse]]: ...
 
 def add_MaintenanceServicer_to_server(servicer: MaintenanceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

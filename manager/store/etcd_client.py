@@ -237,6 +237,14 @@ class EtcdClient:
         request = rpc.MemberRemoveRequest(ID=member_id)
         await self.call("member removal", lambda at: at.cluster.MemberRemove(request))
 
+    async def move_leader(self, url: str, heir: int) -> None:
+        """Have the raft leader, which is the member at this endpoint, hand over to another member."""
+        endpoint = next(endpoint for endpoint in self._endpoints if endpoint.url == url)
+        try:
+            await endpoint.maintenance.MoveLeader(rpc.MoveLeaderRequest(targetID=heir), timeout=PATIENCE)
+        except aio.AioRpcError as error:
+            raise explained(error, "change of leader") from None
+
     async def defragment(self, url: str, patience: float) -> None:
         """Give a member's free space back to its disk; it answers nobody meanwhile."""
         endpoint = next(endpoint for endpoint in self._endpoints if endpoint.url == url)

@@ -9,7 +9,7 @@ import pytest
 
 from swarmd.manager.roles import Roles, may_leave
 from swarmd.manager.store.edit import edited
-from swarmd.manager.store.interface import AnyObject
+from swarmd.manager.store.interface import AnyObject, LeadershipLost
 from swarmd.proto.clock import SystemClock
 from swarmd.proto.objects_pb2 import NODE_ROLE_WORKER, REACHABILITY_REACHABLE, REACHABILITY_UNREACHABLE, Node
 from tests.manager.records import Records, node
@@ -96,6 +96,21 @@ async def test_a_demoted_manager_s_member_goes_and_the_node_says_so() -> None:
 
     await run_until(records, roles, gone)
     assert members.present == [1, 3]
+
+
+async def test_a_demoted_leader_leaves_its_own_member_to_the_next_leader() -> None:
+    records, members, roles = made()
+    demote(records, "n1")
+    with pytest.RaisesGroup(LeadershipLost, flatten_subgroups=True):
+        await run_until(records, roles, lambda: False)
+    assert members.present == [1, 2, 3]
+
+
+async def test_a_demoted_leader_leads_on_while_no_other_manager_answers() -> None:
+    records, members, roles = made(down=frozenset({"n2", "n3"}))
+    demote(records, "n1")
+    await run_until(records, roles, lambda: status(records, "n3") == (False, REACHABILITY_UNREACHABLE))
+    assert members.present == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
