@@ -121,6 +121,29 @@ async def remove(request: web.Request) -> web.Response:
     return answer([{"Untagged": familiar(ref)} for ref in taken] + ([{"Deleted": gone}] if gone else []))
 
 
+async def prune(request: web.Request) -> web.Response:
+    """Remove images that no container uses and that have no name; with dangling=false those with one too."""
+    wanted = query.filters(request)
+    query.only(wanted, frozenset({"dangling", "label", "label!", "until"}))
+    engine = services(request).engine
+    used = {state.image_id for state in engine.list()}
+    nameless_only = wanted.get("dangling", ("true",))[0] not in ("false", "0")
+    until = min((query.instant(text) for text in wanted.get("until", ())), default=None)
+    removed: list[dict[str, str]] = []
+    freed = 0
+    for image in list(engine.images.list()):
+        known = image.config.labels.keys() | {f"{key}={value}" for key, value in image.config.labels.items()}
+        kept = any(value not in known for value in wanted.get("label", ()))
+        kept = kept or any(value in known for value in wanted.get("label!", ()))
+        kept = kept or (until is not None and _created(image) * 10**9 >= until)
+        if image.id in used or kept or (nameless_only and image.refs):
+            continue
+        taken, gone = await engine.images.remove(image.id, force=True)
+        removed += [{"Untagged": familiar(ref)} for ref in taken] + ([{"Deleted": gone}] if gone else [])
+        freed += image.size
+    return answer({"ImagesDeleted": removed or None, "SpaceReclaimed": freed})
+
+
 def _created(image: Image) -> int:
     """Seconds since the epoch; 0 where the image does not say, as in imports that come out the same on every host."""
     return int(datetime.fromisoformat(image.created).timestamp()) if image.created else 0

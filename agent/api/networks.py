@@ -1,5 +1,6 @@
 """Networks: this node's bridges, and on a manager the cluster's overlays, in one namespace of names."""
 
+import contextlib
 from typing import Any
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from swarmd.proto import objects_pb2 as pb
 from swarmd.proto.codec import encode, rfc3339
 from swarmd.proto.errors import Invalid, NotFound
 from swarmd.runtime import errors as runtime
+from swarmd.runtime.model import ContainerState
 from swarmd.runtime.network.values import NetworkInfo
 
 _FILTERS = frozenset({"driver", "id", "label", "name", "scope", "type"})
@@ -100,6 +102,7 @@ async def _create_bridge(request: web.Request, spec: pb.NetworkSpec) -> str:
         internal=spec.internal,
         labels=dict(spec.labels),
     )
+    services(request).engine.publish("network", "create", made.id, {"name": made.name, "type": made.driver})
     return made.id
 
 
@@ -123,11 +126,42 @@ async def remove(request: web.Request) -> web.Response:
     except runtime.NotFound:
         is_local = False
     if is_local:
-        await services(request).engine.networks.remove(ref)
+        await _remove_local(request, services(request).engine.networks.inspect(ref))
     else:
         overlay = await _find_overlay(request, ref)
         await objects.remove(request, control_pb.KIND_NETWORK, overlay.id)
     return web.Response(status=204)
+
+
+async def _remove_local(request: web.Request, network: NetworkInfo) -> None:
+    engine = services(request).engine
+    await engine.networks.remove(network.id)
+    engine.publish("network", "destroy", network.id, {"name": network.name, "type": network.driver})
+
+
+async def prune(request: web.Request) -> web.Response:
+    """Remove this node's own networks that no container is to use, but for the default one."""
+    wanted = query.filters(request)
+    query.only(wanted, frozenset({"label", "label!", "until"}))
+    if "until" in wanted:
+        raise Invalid("filter until is not supported for networks: when one was made is not kept")
+    engine = services(request).engine
+    used = {name for state in engine.list() for name in (state.config.network_mode, *_asked(state))}
+    removed = []
+    for network in list(engine.networks.list()):
+        labels = network.labels.keys() | {f"{key}={value}" for key, value in network.labels.items()}
+        kept = any(value not in labels for value in wanted.get("label", ()))
+        kept = kept or any(value in labels for value in wanted.get("label!", ()))
+        if network.driver == "overlay" or network.name == "bridge" or kept or {network.name, network.id} & used:
+            continue
+        with contextlib.suppress(runtime.Conflict):  # taken meanwhile
+            await _remove_local(request, network)
+            removed.append(network.name)
+    return answer({"NetworksDeleted": removed or None})
+
+
+def _asked(state: ContainerState) -> list[str]:
+    return [wanted.network for wanted in state.config.networks]
 
 
 async def _find_overlay(request: web.Request, ref: str) -> pb.Network:
