@@ -175,9 +175,9 @@ def _networks(task: Task) -> Iterable[NetworkRequest]:
 def _log(task: Task) -> LogConfig:
     driver = task.spec.log_driver
     name = driver.name or "json-file"
-    if name not in ("json-file", "none"):
-        raise Refused(f"log driver {name!r} is not available: use json-file or none")
-    unknown = set(driver.options) - {"max-size", "max-file"}
+    if name not in ("json-file", "local", "none"):
+        raise Refused(f"log driver {name!r} is not available: use json-file, local or none")
+    unknown = set(driver.options) - {"max-size", "max-file", "compress"}
     if unknown:
         raise Refused(f"log option {min(unknown)!r} is unknown to log driver {name}")
     default = LogConfig()
@@ -186,6 +186,7 @@ def _log(task: Task) -> LogConfig:
             driver=name,
             max_size=_size(driver.options["max-size"]) if "max-size" in driver.options else default.max_size,
             max_file=_count(driver.options["max-file"]) if "max-file" in driver.options else default.max_file,
+            compress=driver.options.get("compress", "true" if name == "local" else "false") == "true",
         )
     except ValueError:
         raise Refused("log options max-size and max-file are written as 10m and 3") from None

@@ -144,9 +144,12 @@ class Dns(Struct, frozen=True):
 
 
 class LogConfig(Struct, frozen=True):
-    driver: str = "json-file"  # json-file, none
+    """local is json-file with rotated files compressed, unless it is told not to."""
+
+    driver: str = "json-file"  # json-file, local, none
     max_size: int = 20 * 1024 * 1024
     max_file: int = 5
+    compress: bool = False  # files that have been rotated
 
 
 class Namespaces(Struct, frozen=True):

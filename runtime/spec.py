@@ -215,11 +215,12 @@ def _offset(ahead: float) -> dict[str, int]:
 
 
 def _annotations(directory: Path, config: ContainerConfig, image: Image, given: Given) -> dict[str, str]:
-    kept = config.log.driver == "json-file"
+    kept = config.log.driver != "none"
     log = {
         "path": str(directory / "container.log" if kept else "/dev/null"),
         "max_size": config.log.max_size if kept else 0,  # what is not kept is not rotated
         "max_file": max(1, config.log.max_file),
+        "compress": kept and config.log.compress and config.log.max_file > 1,
     }
     found = {
         "swarmd.cgroup.procs": json.dumps([*given.procs]),

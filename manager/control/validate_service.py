@@ -22,6 +22,7 @@ _NAME = re.compile(r"[a-zA-Z0-9](?:[-_.]*[A-Za-z0-9]+)*")
 _LOG_OPTIONS = {
     "max-size": (re.compile(r"\d+[bkmg]?", re.ASCII | re.IGNORECASE), "write it as 10m"),
     "max-file": (re.compile(r"0*[1-9]\d*", re.ASCII), "it has to be a whole number, at least 1"),
+    "compress": (re.compile("true|false"), "it is true or false"),
 }
 MAX_NAME = 63  # a DNS label
 MAX_REPLICAS = 1_000_000
@@ -60,11 +61,11 @@ def container(spec: ServiceSpec) -> None:
 
 def log_driver(spec: ServiceSpec) -> None:
     driver = spec.task.log_driver
-    if driver.name not in ("", "json-file"):
-        raise Invalid(f"log driver {driver.name!r} is not supported: there is json-file")
+    if driver.name not in ("", "json-file", "local", "none"):
+        raise Invalid(f"log driver {driver.name!r} is not supported: there are json-file, local and none")
     for option, value in sorted(driver.options.items()):
         if option not in _LOG_OPTIONS:
-            raise Invalid(f"log option {option!r} is unknown to log driver json-file: max-size or max-file")
+            raise Invalid(f"log option {option!r} is unknown: there are max-size, max-file and compress")
         pattern, allowed = _LOG_OPTIONS[option]
         if not pattern.fullmatch(value):
             raise Invalid(f"log option {option} is {value!r}: {allowed}")

@@ -3,6 +3,9 @@
 A line longer than `_LONGEST` is written in parts, of which only the last ends in a newline.  Bytes that are not UTF-8
 are kept as lone surrogates, so a reader gets back exactly what was written.  A slow disk slows the program down; lines
 are lost only while the disk refuses them, and then a line says how many.
+
+A rotated file is compressed by a process of its own, one at a time: path.1 becomes path.1.gz.  The name in its header
+is the inode number of the file it was made from, and it keeps that one's time: so a reader knows what it has read.
 """
 
 import contextlib
@@ -10,7 +13,7 @@ import os
 import time
 from json.encoder import encode_basestring_ascii
 
-from swarmd.runtime.stages import files
+from swarmd.runtime.stages import files, syscalls
 
 _LONGEST = 16384
 
@@ -18,8 +21,9 @@ _LONGEST = 16384
 class Log:
     """`max_size` in bytes, 0 for none, bounds each of `max_file` files: path, path.1 (older), path.2, ..."""
 
-    def __init__(self, path: str, max_size: int, max_file: int) -> None:
-        self._path, self._max_size, self._max_file = path, max_size, max_file
+    def __init__(self, path: str, max_size: int, max_file: int, compress: bool = False) -> None:
+        self._path, self._max_size, self._max_file, self._compress = path, max_size, max_file, compress
+        self._compressor = 0  # its pid
         self._rest: dict[str, bytes] = {"stdout": b"", "stderr": b""}
         self._lost = 0
         self._open()
@@ -41,6 +45,7 @@ class Log:
         with contextlib.suppress(OSError):  # there is nobody left to tell
             os.fsync(self._fd)
         os.close(self._fd)
+        self._await_compressor()
 
     def _append(self, stream: str, parts: list[bytes]) -> None:
         if not parts:
@@ -82,12 +87,53 @@ class Log:
             os.ftruncate(self._fd, 0)
             self._size = 0
             return
+        self._await_compressor()
         names = [self._path, *(f"{self._path}.{n}" for n in range(1, self._max_file))]
+        for kind in ("", ".gz"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(names[-1] + kind)
         for newer, older in zip(reversed(names[:-1]), reversed(names[1:]), strict=True):
-            if os.path.exists(newer):
-                os.rename(newer, older)
+            for kind in ("", ".gz"):
+                if os.path.exists(newer + kind):
+                    os.rename(newer + kind, older + kind)
         os.close(self._fd)
         self._open()
+        if self._compress:
+            self._start_compressor(names[1])
+
+    def _start_compressor(self, path: str) -> None:
+        try:
+            self._compressor = os.fork()
+        except OSError:
+            return  # too many processes: it stays as it is
+        if not self._compressor:
+            try:
+                syscalls.close_from(3)  # clients that are attached must see their connection end with ours
+                compress(path)
+            finally:
+                os._exit(0)
+
+    def _await_compressor(self) -> None:
+        if self._compressor:
+            os.waitpid(self._compressor, 0)
+            self._compressor = 0
+
+
+def compress(path: str) -> None:
+    """Replace a file by path.gz; a reader finds it at every moment."""
+    import gzip  # only a process that needs it pays for it
+
+    temporary = f"{path}.gz.new"
+    with open(path, "rb") as source, open(temporary, "wb") as target:
+        stat = os.fstat(source.fileno())
+        with gzip.GzipFile(str(stat.st_ino), "wb", 1, target, 0) as packed:
+            while data := source.read(1 << 18):
+                packed.write(data)
+        target.flush()
+        os.fchmod(target.fileno(), 0o640)
+        os.utime(target.fileno(), ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.rename(temporary, f"{path}.gz")
+    os.unlink(path)
 
 
 def timestamp(at: int) -> str:

@@ -41,6 +41,13 @@ def before_fork(linux: dict[str, Any]) -> None:
                 _set_clocks(linux.get("timeOffsets", {}))
 
 
+def after_fork() -> None:
+    """The next children are in our own process namespace again: none can be made in the container's once it ends."""
+    fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    syscalls.setns(fd, syscalls.CLONE_NEWPID, "process namespace")
+    os.close(fd)
+
+
 def enter(linux: dict[str, Any]) -> None:
     """Join what has a path, then make the others at once; the cgroup namespace's root is the cgroup of this moment."""
     wanted = {kind: path for kind, path in _wanted(linux).items() if kind in _FLAGS and kind not in _BEFORE_FORK}

@@ -126,6 +126,7 @@ class _Shim:
         if not pid:
             ours.close()
             init.run(self._directory, self._config, self._theirs, theirs)
+        namespaces.after_fork()
         theirs.close()
         failure = self._follow_init(ours, pid)
         ours.close()
@@ -168,7 +169,7 @@ class _Shim:
 
     def _log(self) -> Log:
         limits = json.loads(self._annotations["swarmd.log"])
-        return Log(limits["path"], limits["max_size"], limits["max_file"])
+        return Log(limits["path"], limits["max_size"], limits["max_file"], limits["compress"])
 
     def _pump(self, log: Log) -> Pump:
         terminal = bool(self._config["process"].get("terminal"))

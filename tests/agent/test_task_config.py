@@ -233,6 +233,9 @@ def test_the_rest_is_passed_on_as_it_is() -> None:
     [
         ("", {}, LogConfig()),
         ("none", {}, LogConfig(driver="none")),
+        ("local", {}, LogConfig(driver="local", compress=True)),
+        ("local", {"compress": "false"}, LogConfig(driver="local")),
+        ("", {"compress": "true"}, LogConfig(compress=True)),
         ("json-file", {"max-size": "10m", "max-file": "3"}, LogConfig(max_size=10 << 20, max_file=3)),
         ("", {"max-size": "2G"}, LogConfig(max_size=2 << 30)),
         ("", {"max-size": "4096"}, LogConfig(max_size=4096)),
@@ -245,7 +248,7 @@ def test_logging(name: str, options: dict[str, str], expected: LogConfig) -> Non
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("syslog", {}, "log driver 'syslog' is not available: use json-file or none"),
+        ("syslog", {}, "log driver 'syslog' is not available: use json-file, local or none"),
         ("", {"tag": "x", "labels": "y"}, "log option 'labels' is unknown to log driver json-file"),
         ("none", {"mode": "x"}, "log option 'mode' is unknown to log driver none"),
         ("", {"max-size": "big"}, "log options max-size and max-file are written as 10m and 3"),

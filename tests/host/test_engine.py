@@ -228,6 +228,15 @@ async def test_logs_are_followed_across_rotation_to_the_last_line(host: Host) ->
     assert len(list((host.root / "data/containers" / id).glob("container.log*"))) > 3
 
 
+async def test_compressed_logs_are_followed_to_the_last_line(host: Host) -> None:
+    script = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done"
+    id = await host.make("sh", "-c", script, log=LogConfig(driver="local", compress=True, max_size=20_000, max_file=99))
+    await host.engine.start(id)
+    assert [entry.data async for entry in host.engine.logs(id, follow=True)] == [b"line %d\n" % i for i in range(3000)]
+    rotated = list((host.root / "data/containers" / id).glob("container.log.*"))
+    assert len(rotated) > 3 and {path.suffix for path in rotated} == {".gz"}
+
+
 async def test_without_a_log_the_output_goes_nowhere(host: Host) -> None:
     device = Path("/dev/null").stat().st_rdev
     id = await host.start("sh", "-c", "dd if=/dev/zero bs=64k count=10", log=LogConfig(driver="none", max_size=1000))

@@ -8,6 +8,7 @@ import pytest
 from swarmd.runtime import logs
 from swarmd.runtime.logs import Selection
 from swarmd.runtime.model import LogEntry
+from swarmd.runtime.stages import jsonlog
 from swarmd.runtime.stages.jsonlog import Log
 
 
@@ -88,3 +89,38 @@ async def test_a_full_disk_costs_lines_that_are_counted() -> None:
     log = Log("/dev/full", 1 << 20, 1)
     log.write("stdout", b"lost\n" * 3)
     log.close()
+
+
+async def test_compressed_files_are_read_like_others(path: Path) -> None:
+    log = Log(str(path), 2000, 9)
+    for number in range(60):
+        log.write("stdout", b"line %d\n" % number)
+    log.close()
+    before = await read(path)
+    for number in (1, 2):
+        jsonlog.compress(f"{path}.{number}")
+    assert sorted(p.suffix for p in path.parent.glob("*.gz")) == [".gz", ".gz"]
+    assert await read(path) == before
+    assert [e.data for e in await read(path, Selection(tail=1))] == [b"line 59\n"]
+
+
+async def test_a_file_compressed_or_rotated_while_it_is_read_is_read_once(path: Path) -> None:
+    log = Log(str(path), 2000, 100)
+    written = rounds = 0
+
+    def running() -> bool:
+        # Asked before each batch: everything moves on between two batches.
+        nonlocal written, rounds
+        rounds += 1
+        if rounds < 30 and rounds % 3 == 1:
+            for written in range(written, written + 50):  # noqa: B020 - goes on where it was
+                log.write("stdout", b"line %d\n" % written)
+            written += 1
+        for rotated in path.parent.glob("*.[0-9]*"):
+            if rotated.suffix != ".gz" and rounds % 2:
+                jsonlog.compress(str(rotated))
+        return rounds < 40
+
+    found = [entry.data async for entry in logs.read(path, Selection(), True, running)]
+    log.close()
+    assert found == [b"line %d\n" % number for number in range(written)]
