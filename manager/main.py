@@ -119,13 +119,13 @@ async def serve(config: Config, clock: Clock) -> None:
         raise Unavailable(f"{config.directory} has no identity: this node is not a member of a cluster")
     async with opened(config, files, identity, clock) as backend:
         await bootstrap.settle(backend.store, begin) if begin else None
-        await _announce(backend, identity.node_id, config)
         async with (
             _join_server(config, files, Certifier(backend.store, new_id)),
             _cluster_server(config, files, backend, identity, clock) as dispatcher,
             asyncio.TaskGroup() as group,
         ):
             group.create_task(dispatcher.run())
+            await _announce(backend, identity.node_id, config)  # the leader will look whether it answers
             print("ready", flush=True)
             parts = leader_parts(backend, identity.node_id, clock)
             group.create_task(campaign(backend.store, backend.election, identity.node_id, clock, parts))

@@ -88,7 +88,8 @@ class Roles:
                 reachability=REACHABILITY_REACHABLE if node.id in up else REACHABILITY_UNREACHABLE,
                 addr=node.manager_status.addr,
             )
-            if node.manager_status != wanted and node.spec.role == NODE_ROLE_MANAGER:
+            stays = node.spec.role == NODE_ROLE_MANAGER
+            if node.manager_status != wanted and (stays or node.manager_status.leader):
                 await self._store.transact(partial(_note_status, node.id, wanted))
         nodes = self._store.view().find(Node)
         self._resign_if_demoted(nodes, up)
