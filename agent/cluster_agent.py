@@ -46,5 +46,6 @@ class ClusterAgent:
         control_pb2_grpc.add_AgentServicer_to_server(LogService(self._executor, self._node_id, SystemClock()), server)
 
     async def leave(self) -> None:
-        """Stop and remove the containers of all tasks; call it once `run` was cancelled."""
+        """Stop and remove the containers of all tasks, then say so; call it once `run` was cancelled."""
         await self._worker.stop_all()
+        await self._session.goodbye()

@@ -26,6 +26,7 @@ WELCOME = 5.0  # s, for a manager to say welcome
 PATIENCE = 3  # heartbeat periods for a write to get through; a silent link is noticed by the channel's keepalive
 STABLE = 1.0  # s that a session must have held for another manager to be asked at once
 JITTER = 0.1  # of the heartbeat period
+FAREWELL = 3.0  # s, to tell any manager that this node has left
 
 Tell = Callable[[pb.Assignments, Callable[[int], None]], None]
 
@@ -67,6 +68,25 @@ class Session:
                 await asyncio.sleep(backoff.next())
             failed = address
 
+    async def goodbye(self) -> None:
+        """Tell a manager that this node has left; call it once `run` was cancelled.
+
+        Without it the node counts as lost after a while, so what fails here is only logged.
+        """
+        try:
+            async with asyncio.timeout(FAREWELL):
+                for address in self._managers:
+                    try:
+                        async with self._channel(address) as channel:
+                            await dispatcher_pb2_grpc.DispatcherStub(channel).Goodbye(
+                                pb.GoodbyeRequest(), timeout=FAREWELL / 3
+                            )
+                            return
+                    except aio.AioRpcError as error:
+                        log.info("manager %s was not told that this node leaves: %s", address, error.details())
+        except TimeoutError:
+            log.info("no manager was told in time that this node leaves")
+
     def _held(self) -> float | None:
         """Seconds since the manager said welcome; None if it did not."""
         return None if self._welcomed_at is None else asyncio.get_running_loop().time() - self._welcomed_at
@@ -75,14 +95,13 @@ class Session:
         others = [address for address in self._managers if address != failed]
         return self._rng.choice(others or self._managers)
 
+    def _channel(self, address: str) -> aio.Channel:
+        if self._credentials is None:
+            return aio.insecure_channel(address)
+        return aio.secure_channel(address, self._credentials(), options=channel_options())
+
     async def _converse(self, address: str) -> None:
-        options = channel_options()
-        channel = (
-            aio.secure_channel(address, self._credentials(), options=options)
-            if self._credentials
-            else aio.insecure_channel(address)
-        )
-        async with channel:
+        async with self._channel(address) as channel:
             stream = dispatcher_pb2_grpc.DispatcherStub(channel).Session(None)
             await _Conversation(self, stream).run()
 

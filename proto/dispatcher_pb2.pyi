@@ -11,6 +11,8 @@ Manager <-> agent. Served by every manager on its cluster port (mTLS).
   Heartbeat | Statuses           ->
                                  <-   StatusesAck | Assignments(full=false) | NodeInfo
 
+Goodbye: the node has left the cluster, and runs nothing of it any more. No session follows.
+
 Any message from the agent counts as a heartbeat. Statuses are sent again on a new session until acknowledged,
 so that a lost stream loses nothing.
 """
@@ -30,6 +32,36 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class GoodbyeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GoodbyeRequest: _TypeAlias = GoodbyeRequest  # noqa: Y015
+
+@_typing.final
+class GoodbyeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GoodbyeResponse: _TypeAlias = GoodbyeResponse  # noqa: Y015
 
 @_typing.final
 class AgentMessage(_message.Message):

@@ -39,12 +39,23 @@ class DispatcherStub:
                 request_serializer=swarmd_dot_proto_dot_dispatcher__pb2.AgentMessage.SerializeToString,
                 response_deserializer=swarmd_dot_proto_dot_dispatcher__pb2.ManagerMessage.FromString,
                 _registered_method=True)
+        self.Goodbye = channel.unary_unary(
+                '/swarmd.Dispatcher/Goodbye',
+                request_serializer=swarmd_dot_proto_dot_dispatcher__pb2.GoodbyeRequest.SerializeToString,
+                response_deserializer=swarmd_dot_proto_dot_dispatcher__pb2.GoodbyeResponse.FromString,
+                _registered_method=True)
 
 
 class DispatcherServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Session(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Goodbye(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -57,6 +68,11 @@ def add_DispatcherServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=swarmd_dot_proto_dot_dispatcher__pb2.AgentMessage.FromString,
                     response_serializer=swarmd_dot_proto_dot_dispatcher__pb2.ManagerMessage.SerializeToString,
+            ),
+            'Goodbye': grpc.unary_unary_rpc_method_handler(
+                    servicer.Goodbye,
+                    request_deserializer=swarmd_dot_proto_dot_dispatcher__pb2.GoodbyeRequest.FromString,
+                    response_serializer=swarmd_dot_proto_dot_dispatcher__pb2.GoodbyeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +102,33 @@ class Dispatcher:
             '/swarmd.Dispatcher/Session',
             swarmd_dot_proto_dot_dispatcher__pb2.AgentMessage.SerializeToString,
             swarmd_dot_proto_dot_dispatcher__pb2.ManagerMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Goodbye(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmd.Dispatcher/Goodbye',
+            swarmd_dot_proto_dot_dispatcher__pb2.GoodbyeRequest.SerializeToString,
+            swarmd_dot_proto_dot_dispatcher__pb2.GoodbyeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -11,6 +11,8 @@ Manager <-> agent. Served by every manager on its cluster port (mTLS).
   Heartbeat | Statuses           ->
                                  <-   StatusesAck | Assignments(full=false) | NodeInfo
 
+Goodbye: the node has left the cluster, and runs nothing of it any more. No session follows.
+
 Any message from the agent counts as a heartbeat. Statuses are sent again on a new session until acknowledged,
 so that a lost stream loses nothing.
 """
@@ -44,11 +46,13 @@ class DispatcherStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DispatcherAsyncStub: ...
     Session: _grpc.StreamStreamMultiCallable[_dispatcher_pb2.AgentMessage, _dispatcher_pb2.ManagerMessage]
+    Goodbye: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.GoodbyeRequest, _dispatcher_pb2.GoodbyeResponse]
 
 @_typing.type_check_only
 class DispatcherAsyncStub(DispatcherStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Session: _aio.StreamStreamMultiCallable[_dispatcher_pb2.AgentMessage, _dispatcher_pb2.ManagerMessage]  # type: ignore[assignment]
+    Goodbye: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.GoodbyeRequest, _dispatcher_pb2.GoodbyeResponse]  # type: ignore[assignment]
 
 class DispatcherServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -57,5 +61,12 @@ class DispatcherServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_dispatcher_pb2.AgentMessage],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dispatcher_pb2.ManagerMessage], _abc.AsyncIterator[_dispatcher_pb2.ManagerMessage]]: ...
+
+    @_abc_1.abstractmethod
+    def Goodbye(
+        self,
+        request: _dispatcher_pb2.GoodbyeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dispatcher_pb2.GoodbyeResponse, _abc.Awaitable[_dispatcher_pb2.GoodbyeResponse]]: ...
 
 def add_DispatcherServicer_to_server(servicer: DispatcherServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

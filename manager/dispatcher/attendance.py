@@ -3,6 +3,7 @@
     Hello                       READY         session_manager = this manager
     stream ended                DISCONNECTED  at once; DOWN after GRACE without a new session anywhere
     silent for MISSED periods   DOWN          at once
+    Goodbye                     DOWN          at once
 
 Every manager records this for its own sessions, leader or not.  **Invariant:** a manager only touches the state of a
 node whose `session_manager` it is.  That of nodes whose manager is gone is the leader's to judge: liveness.py.
@@ -74,6 +75,23 @@ class Attendance:
             del self.sessions[session.node_id]
             self._left[session.node_id] = self._clock.monotonic() + (0.0 if silent else GRACE)
             self._wake.set()
+
+    async def depart(self, node_id: str) -> None:
+        """The node left the cluster, whoever had its session; NotFound if it is no member."""
+        if session := self.sessions.pop(node_id, None):
+            session.end(Unavailable(f"node {node_id} left the cluster"))
+        self._left.pop(node_id, None)
+
+        def note(tx: Tx) -> None:
+            node = tx.get(Node, node_id)
+            if node is None:
+                raise removed(node_id)
+            gone = edited(node)
+            gone.session_manager = self._manager_id
+            set_state(gone, NODE_STATE_DOWN, self._clock, "it left the cluster")
+            tx.put(gone)
+
+        await self._store.transact(note)
 
     async def describe(self, node_id: str, description: NodeDescription) -> None:
         def note(tx: Tx) -> None:

@@ -18,7 +18,15 @@ from swarmd.manager.dispatcher.statuses import StatusCollector
 from swarmd.manager.store.interface import Commit, Store, View
 from swarmd.proto import dispatcher_pb2_grpc
 from swarmd.proto.clock import Clock
-from swarmd.proto.dispatcher_pb2 import AgentMessage, Hello, ManagerMessage, ManagerPeer, NodeInfo
+from swarmd.proto.dispatcher_pb2 import (
+    AgentMessage,
+    GoodbyeRequest,
+    GoodbyeResponse,
+    Hello,
+    ManagerMessage,
+    ManagerPeer,
+    NodeInfo,
+)
 from swarmd.proto.errors import Invalid, SwarmdError, Unavailable
 from swarmd.proto.ids import new_id
 from swarmd.proto.objects_pb2 import Cluster, Node
@@ -103,6 +111,10 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
             reading.cancel()
             feed.close()
             self._attendance.leave(session)
+
+    async def Goodbye(self, request: GoodbyeRequest, context: Any) -> GoodbyeResponse:
+        await self._attendance.depart(self._peer_identity(context).node_id)
+        return GoodbyeResponse()
 
     def _serving(self) -> tuple[Board, asyncio.TaskGroup]:
         if self._running is None:

@@ -27,6 +27,7 @@ class Manager(dispatcher_pb2_grpc.DispatcherServicer):
         self.acknowledging = acknowledging
         self.info = info or pb.NodeInfo()
         self.sessions = 0
+        self.goodbyes = 0
         self.ended = 0
         self.heard: list[pb.AgentMessage] = []
         self._context: Any = None
@@ -56,6 +57,10 @@ class Manager(dispatcher_pb2_grpc.DispatcherServicer):
 
     async def say(self, message: pb.ManagerMessage) -> None:
         await self._context.write(message)
+
+    async def Goodbye(self, request: pb.GoodbyeRequest, context: Any) -> pb.GoodbyeResponse:
+        self.goodbyes += 1
+        return pb.GoodbyeResponse()
 
     async def break_off(self) -> None:
         """Return once the stream has ended here."""
@@ -207,6 +212,16 @@ async def test_managers_that_came_later_are_known(agent: Agent) -> None:
             await first.break_off()
             await until("a session with the one that came later", lambda: later.sessions)
             assert first.sessions == 1
+
+
+async def test_any_manager_that_answers_is_told_goodbye(agent: Agent) -> None:
+    manager = Manager()
+    async with serving(manager) as addresses:
+        silent = "127.0.0.1:1"
+        told = Session(peers(silent, *addresses), None, NodeDescription, agent.reporter, agent.tell, agent.infos.append)
+        await told.goodbye()
+        assert manager.goodbyes == 1
+    await told.goodbye()  # nobody is there: no error
 
 
 async def test_fifty_broken_streams_lose_no_status_and_leave_no_task(agent: Agent) -> None:

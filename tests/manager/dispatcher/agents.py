@@ -56,6 +56,12 @@ async def _message(error: Exception) -> str:
     return str(error)
 
 
+async def goodbye(address: str, node_id: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = dispatcher_pb2_grpc.DispatcherStub(channel)
+        await stub.Goodbye(wire.GoodbyeRequest(), metadata=(("node", node_id),))
+
+
 class FakeAgent:
     """One session; `known` is what the node knows from it, by kind and ids."""
 

@@ -12,6 +12,7 @@ from tests.manager.dispatcher.agents import (
     change,
     delete,
     dispatching,
+    goodbye,
     network,
     node,
     put,
@@ -181,6 +182,22 @@ async def test_closed_stream_is_disconnected_then_down_and_a_session_brings_it_b
         await until(lambda: state_of(store, "a") == pb.NODE_STATE_DOWN, lambda: state_of(store, "a"))
         async with agent(address, "a") as a:
             await until(lambda: a.fulls, lambda: a.known)
+            assert state_of(store, "a") == pb.NODE_STATE_READY
+
+
+async def test_a_node_that_says_goodbye_is_down_at_once(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmd.manager.dispatcher.attendance.GRACE", 60)
+    await put(store, node("a"))
+    async with dispatching(store, "m", monkeypatch) as address:
+        async with agent(address, "a") as a:
+            await until(lambda: a.fulls, lambda: a.known)
+            await goodbye(address, "a")
+            assert state_of(store, "a") == pb.NODE_STATE_DOWN
+        with pytest.raises(grpc.aio.AioRpcError, match="was removed from the cluster"):
+            await goodbye(address, "stranger")
+        assert state_of(store, "a") == pb.NODE_STATE_DOWN
+        async with agent(address, "a") as again:
+            await until(lambda: again.fulls, lambda: again.known)
             assert state_of(store, "a") == pb.NODE_STATE_READY
 
 
