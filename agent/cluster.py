@@ -19,11 +19,11 @@ from typing import Any
 
 from swarmd.agent import join as joining
 from swarmd.agent.control_client import ControlClient
+from swarmd.agent.departures import has_quorum, managers, step_down
 from swarmd.agent.host import choose_address
 from swarmd.agent.manager_process import ManagerProcess
 from swarmd.agent.member import Member, Settings
 from swarmd.agent.renewal import check_valid
-from swarmd.proto import control_pb2 as pb
 from swarmd.proto.ca_pb2 import JoinRequest
 from swarmd.proto.errors import FailedPrecondition, SwarmdError
 from swarmd.proto.identity import IdentityFiles, write_atomically
@@ -131,17 +131,52 @@ class ClusterMembership:
             self._files.save(await joining.join(remote_addrs, request))
             return await self._become(Settings(address, self._hostname), None)
 
-    async def leave(self, force: bool = False) -> None:
+    async def init_alone(self) -> str:
+        """Go on with this manager's copy of the cluster, whose quorum is lost for ever; return the node's id.
+
+        Killed on the way, this node is a manager as before, or the only one: either way this can be done again, or has
+        nothing left to do.
+        """
+        async with self._changing:
+            identity, member = self._files.load(), self._member
+            if identity is None or member is None or member.control is None:
+                raise FailedPrecondition(
+                    "this node is not a swarm manager: --force-new-cluster goes on with the state that a manager holds"
+                )
+            if identity.external_etcd.endpoints:
+                raise FailedPrecondition(
+                    "the state of this cluster is in an external etcd: restore the quorum there, "
+                    "--force-new-cluster is for managers that keep the state themselves"
+                )
+            if await has_quorum(member.control):
+                raise FailedPrecondition(
+                    "the managers of this cluster have their quorum: remove those that are lost with "
+                    "'swarmctl node demote' and 'swarmctl node rm'; --force-new-cluster is for a quorum that is lost"
+                )
+            settings, manager = member.settings, None
+            await self._stop()
+            try:
+                manager = await ManagerProcess.start(settings.write_manager_config(self._directory, None, alone=True))
+            finally:
+                self._start(settings, manager)
+            return identity.node_id
+
+    async def leave(self, force: bool = False) -> str:
+        """Return '' or, in a sentence, what stays behind in the cluster."""
         async with self._changing:
             if self._state == LocalNodeState.INACTIVE:
                 raise FailedPrecondition("this node is not part of a swarm")
             if self._is_manager() and not force:
                 raise FailedPrecondition(await self._what_is_lost())
-            member = self._member
+            member, identity = self._member, self._files.load()
+            left_behind = ""
+            if member is not None and identity is not None and member.is_manager:
+                left_behind = await step_down(member, identity.node_id)
             await self._stop()
             if member is not None:
                 await member.leave()
             self._wipe()
+            return left_behind
 
     def info(self) -> SwarmInfo:
         identity, member = self._files.load(), self._member
@@ -251,11 +286,8 @@ class ClusterMembership:
         return identity is not None and identity.role == NODE_ROLE_MANAGER
 
     async def _what_is_lost(self) -> str:
-        filters = {"role": pb.Values(values=["manager"])}
-        count = 0
         try:
-            async for batch in self.control().List(pb.ListRequest(kind=pb.KIND_NODE, filters=filters)):
-                count += len(batch.objects)
+            count = len(await managers(self.control()))
         except SwarmdError:
             return "this node is a manager, and its cluster does not answer: leaving may lose the cluster; use --force"
         if count == 1:

@@ -50,9 +50,12 @@ class Settings:
     def from_json(cls, text: bytes) -> "Settings":
         return cls(**json.loads(text))
 
-    def write_manager_config(self, directory: Path, bootstrap: dict[str, Any] | None) -> Path:
-        """The file that the manager process is started with; `bootstrap`: make a new cluster."""
-        config = {"directory": str(directory), **asdict(self), "bootstrap": bootstrap}
+    def write_manager_config(self, directory: Path, bootstrap: dict[str, Any] | None, *, alone: bool = False) -> Path:
+        """The file that the manager process is started with.
+
+        `bootstrap`: make a new cluster; `alone`: go on with the old one, as its only manager.
+        """
+        config = {"directory": str(directory), **asdict(self), "bootstrap": bootstrap, "alone": alone}
         path = directory / "manager.json"
         write_atomically(path, json.dumps(config).encode())
         return path
@@ -111,6 +114,10 @@ class Member:
     async def leave(self) -> None:
         """Give back what the cluster's tasks hold on this host; call it once `run` was cancelled."""
         await self._agent.leave()
+
+    async def until_role_changes(self) -> None:
+        """Return once this node has a certificate in another role."""
+        await self._role_changed.wait()
 
     def _managers(self) -> list[ManagerPeer]:
         """Those it was told of; the first manager of a cluster was told of none, and is one itself."""

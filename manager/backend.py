@@ -9,6 +9,7 @@ from typing import Protocol
 
 from swarmd.manager import external_etcd
 from swarmd.manager.etcd_member import (
+    ALONE,
     MAX_OPERATIONS,
     MAX_REQUEST,
     EtcdMember,
@@ -25,7 +26,7 @@ from swarmd.manager.store.transaction import Limits
 from swarmd.proto.backoff import Backoff
 from swarmd.proto.ca_pb2 import Identity
 from swarmd.proto.clock import Clock
-from swarmd.proto.errors import SwarmdError, Unavailable
+from swarmd.proto.errors import FailedPrecondition, SwarmdError, Unavailable
 from swarmd.proto.identity import IdentityFiles
 from swarmd.proto.objects_pb2 import ExternalEtcd
 
@@ -51,6 +52,9 @@ class Place(Protocol):
 
     @property
     def bootstrap(self) -> object: ...
+
+    @property
+    def alone(self) -> bool: ...
 
 
 @asynccontextmanager
@@ -83,6 +87,8 @@ async def _own(config: Place, files: IdentityFiles, identity: Identity, clock: C
     member = EtcdMember(identity.node_id, identity.cluster_id, config.address, config.directory / "manager", own)
     tls = _tls(own)
     await member.prepare()
+    if config.alone:
+        await _make_alone(member, tls)
     async with (
         EtcdClient([member.client_url], tls) as client,
         member.running(await _arguments(member, config, identity, tls)),
@@ -107,6 +113,17 @@ async def _arguments(member: EtcdMember, config: Place, identity: Identity, tls:
         raise Unavailable("the managers told this node of no member of the store to join: is their quorum lost?")
     async with EtcdClient(identity.etcd_endpoints, tls) as others:
         return await member.join(others)
+
+
+async def _make_alone(member: EtcdMember, tls: EtcdTLS) -> None:
+    """Make this member the only one, the others being lost for ever; after a crash it can be done again.
+
+    The nodes of the others are made workers by roles.py, since their members are gone.
+    """
+    if not member.has_data:
+        raise FailedPrecondition("this manager has no copy of the cluster's state yet: use another manager")
+    async with EtcdClient([member.client_url], tls) as client, member.running(ALONE):
+        await _until_readable(client)
 
 
 async def _voting(member: EtcdMember, identity: Identity, tls: EtcdTLS) -> int:

@@ -2,10 +2,11 @@
 
     a new cluster     `begin`   one member that elects itself
     joining           `join`    added as a learner, started, promoted once it has caught up: never endangers the quorum
-    afterwards        `run`     started again whenever it ends; its data directory says all there is to know
+    afterwards        `running` started again whenever it ends; its data directory says all there is to know
+    alone             `ALONE`   for one start: it forgets all other members, and keeps what it holds
 
-A member that was taken out of the cluster refuses to start for ever: `run` then raises Removed, and its data is only
-thrown away when this node has become a manager again, which its newer certificate shows.
+A member that was taken out of the cluster refuses to start for ever: `running` then raises Removed, and its data is
+only thrown away when this node has become a manager again, which its newer certificate shows.
 """
 
 import asyncio
@@ -13,11 +14,13 @@ import hashlib
 import logging
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from swarmd.manager.departures import StoreMember
 from swarmd.manager.store.etcd_client import EtcdClient
 from swarmd.proto import etcd_pb2 as rpc
 from swarmd.proto.backoff import Backoff
@@ -34,6 +37,7 @@ LOG_SIZE = 10 << 20  # bytes, before the log starts anew
 SPARSE = 64 << 20  # bytes on disk from which half-empty is worth a defragmentation
 UPKEEP = 600.0  # s
 STOP = 5.0  # s, to end by itself
+ALONE = ("--force-new-cluster",)
 
 
 class Removed(FailedPrecondition):
@@ -90,9 +94,11 @@ class EtcdMember:
         backoff = Backoff(base=0.2, cap=1.0)
         while True:
             members = await others.members()
-            mine = [member for member in members if self.peer_url in member.peerURLs]
-            if not mine:
+            mine = next((member for member in members if self.peer_url in member.peerURLs), None)
+            if mine is None or mine.name:
                 try:
+                    if mine is not None:  # it had data once, and this host has none: a node left here, or lost its disk
+                        await others.remove_member(mine.ID)
                     members = await others.add_learner(self.peer_url)
                 except SwarmdError as problem:  # another learner is about, or too few members are healthy just now
                     log.info("waiting to join the store: %s", problem)
@@ -121,7 +127,7 @@ class EtcdMember:
             await asyncio.sleep(backoff.next())
 
     @asynccontextmanager
-    async def running(self, arguments: list[str]) -> AsyncIterator[None]:
+    async def running(self, arguments: Sequence[str]) -> AsyncIterator[None]:
         """Keep etcd running meanwhile; raises Removed."""
         async with asyncio.TaskGroup() as group:
             task = group.create_task(self._supervise(arguments))
@@ -143,7 +149,7 @@ class EtcdMember:
 
     # ------------------------------------------------------------ the process
 
-    async def _supervise(self, arguments: list[str]) -> None:
+    async def _supervise(self, arguments: Sequence[str]) -> None:
         backoff = Backoff(base=0.1, cap=3.0)
         while True:
             if self._log.exists() and self._log.stat().st_size > LOG_SIZE:
@@ -158,7 +164,7 @@ class EtcdMember:
             log.warning("etcd ended with %d, starting it again; its log is %s", code, self._log)
             await asyncio.sleep(backoff.next())
 
-    async def _once(self, arguments: list[str]) -> int:
+    async def _once(self, arguments: Sequence[str]) -> int:
         with self._log.open("ab") as out:
             process = await asyncio.create_subprocess_exec(
                 # etcd must not outlive the manager, whatever ends it: a new manager starts its own.
@@ -236,8 +242,11 @@ class EtcdMembers:
     def __init__(self, client: EtcdClient) -> None:
         self._client = client
 
-    async def ids(self) -> list[int]:
-        return [member.ID for member in await self._client.members()]
+    async def present(self) -> list[StoreMember]:
+        return [
+            StoreMember(member.ID, member.name, tuple(urlsplit(url).hostname or "" for url in member.peerURLs))
+            for member in await self._client.members()
+        ]
 
     async def remove(self, member_id: int) -> None:
         with suppress(SwarmdError, StopIteration):  # it goes all the same

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from swarmd.manager.departures import StoreMember
 from swarmd.manager.etcd_member import refuse_version
 from swarmd.manager.store.etcd_client import EtcdClient, prefix_end
 from swarmd.proto.errors import AlreadyExists, Invalid, SwarmdError, Unavailable
@@ -81,7 +82,7 @@ async def refuse_inhabited(client: EtcdClient, prefix: str) -> None:
 class NoMembers:
     """The members of an external etcd are none of ours; satisfies roles.Members."""
 
-    async def ids(self) -> Sequence[int]:
+    async def present(self) -> Sequence[StoreMember]:
         return ()
 
     async def remove(self, member_id: int) -> None:

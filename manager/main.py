@@ -67,7 +67,8 @@ class Config:
     directory: Path  # the node's identity; `manager/` in it is ours
     address: str
     hostname: str
-    bootstrap: dict[str, Any] | None
+    bootstrap: dict[str, Any] | None  # make a new cluster
+    alone: bool = False  # the other managers are lost for ever: go on without them
 
     @classmethod
     def load(cls, path: Path) -> "Config":

@@ -4,6 +4,7 @@
     demoted      here: its member is taken out of etcd, then `etcd_member_id` becomes 0, and the node stops its manager;
                  if it leads, it resigns first, and the next leader does this
     removed      only workers can be: a manager is demoted first (control/nodes.py)
+    gone         what departures.py finds is undone: members without a manager, managers without their member
 
 **Invariant:** a member is only taken out while a majority of those that stay answers.
 """
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+from swarmd.manager.departures import StoreMember, false_managers, strays
 from swarmd.manager.quorum import answering
 from swarmd.manager.store.edit import edited
 from swarmd.manager.store.interface import Commit, LeadershipLost, Store, Tx
@@ -21,6 +23,7 @@ from swarmd.proto.clock import Clock
 from swarmd.proto.errors import Unavailable
 from swarmd.proto.objects_pb2 import (
     NODE_ROLE_MANAGER,
+    NODE_ROLE_WORKER,
     REACHABILITY_REACHABLE,
     REACHABILITY_UNREACHABLE,
     ManagerStatus,
@@ -29,12 +32,14 @@ from swarmd.proto.objects_pb2 import (
 
 log = logging.getLogger(__name__)
 PERIOD = 1.0  # s, between looks at who answers
+# s that nodes and members have to differ: the two lists are not of the same moment, and a node is written first.
+SURE = 3.0
 
 
 class Members(Protocol):
     """etcd's own list of members."""
 
-    async def ids(self) -> Sequence[int]: ...
+    async def present(self) -> Sequence[StoreMember]: ...
 
     async def remove(self, member_id: int) -> None: ...
 
@@ -54,6 +59,7 @@ class Roles:
         self._members = members
         self._probe = probe
         self._changed = asyncio.Event()
+        self._differing: dict[int | str, float] = {}  # a stray's or a false manager's id, since when
 
     async def run(self) -> None:
         async with self._store.view_and_watch() as (_, commits), asyncio.TaskGroup() as group:
@@ -93,7 +99,9 @@ class Roles:
                 await self._store.transact(partial(_note_status, node.id, wanted))
         nodes = self._store.view().find(Node)
         self._resign_if_demoted(nodes, up)
-        await self._expel(nodes, up)
+        members = await self._members.present()
+        await self._expel(nodes, up, {member.id for member in members})
+        await self._tidy(nodes, up, members)
 
     def _resign_if_demoted(self, nodes: Sequence[Node], up: set[str]) -> None:
         """Who took out the member that it leads by would leave the cluster without a leader until its lease ended."""
@@ -101,12 +109,11 @@ class Roles:
         if demoted and any(node.id in up and node.spec.role == NODE_ROLE_MANAGER for node in nodes):
             raise LeadershipLost("it was demoted")
 
-    async def _expel(self, nodes: Sequence[Node], up: set[str]) -> None:
+    async def _expel(self, nodes: Sequence[Node], up: set[str], known: set[int]) -> None:
         """Take out one member that no manager has any more; the next pass takes the next."""
         keepers = {node.etcd_member_id for node in nodes if node.spec.role == NODE_ROLE_MANAGER}
         healthy = {node.etcd_member_id for node in nodes if node.id in up}
         demoted = [node for node in nodes if node.spec.role != NODE_ROLE_MANAGER and is_manager_still(node)]
-        known = set(await self._members.ids())
         for node in demoted:
             if node.etcd_member_id in known:
                 if not may_leave(node.etcd_member_id, known & keepers, healthy):
@@ -116,6 +123,23 @@ class Roles:
                 log.info("node %s is no member of the store any more", node.id)
             await self._store.transact(partial(_note_left, node.id))
             return
+
+    async def _tidy(self, nodes: Sequence[Node], up: set[str], members: Sequence[StoreMember]) -> None:
+        now = self._clock.monotonic()
+        found = strays(members, nodes) | (false_managers(members, nodes) - {self._node_id})
+        self._differing = {id: self._differing.get(id, now) for id in found}
+        staying = {node.etcd_member_id for node in nodes if node.spec.role == NODE_ROLE_MANAGER}
+        staying &= {member.id for member in members}
+        healthy = {node.etcd_member_id for node in nodes if node.id in up}
+        for id, since in self._differing.items():
+            if now - since < SURE:
+                continue
+            if isinstance(id, str):
+                await self._store.transact(partial(_note_false, id))
+                log.warning("node %s is a worker from now on: its manager is no member of the store any more", id)
+            elif may_leave(id, staying, healthy):
+                await self._members.remove(id)
+                log.info("member %x of the store was left by a manager that is gone: taken out", id)
 
 
 def is_manager_still(node: Node) -> bool:
@@ -136,6 +160,15 @@ def _note_status(node_id: str, status: ManagerStatus, tx: Tx) -> None:
     node = edited(node)
     node.manager_status.CopyFrom(status)
     tx.put(node)
+
+
+def _note_false(node_id: str, tx: Tx) -> None:
+    node = tx.get(Node, node_id)
+    if node is not None and node.spec.role == NODE_ROLE_MANAGER:
+        node = edited(node)
+        node.spec.role = NODE_ROLE_WORKER
+        tx.put(node)
+    _note_left(node_id, tx)
 
 
 def _note_left(node_id: str, tx: Tx) -> None:

@@ -7,6 +7,15 @@ from typing import Any
 from swarmd.swarmctl import values
 from swarmd.swarmctl.client import Client, Refusal
 
+# What `swarm init` is told of a new cluster.
+_INIT = frozenset(
+    {
+        *("advertise_addr", "listen_addr", "availability", "default_addr_pool", "default_addr_pool_mask_length"),
+        *("cert_expiry", "dispatcher_heartbeat", "task_history_limit"),
+        *("etcd_endpoints", "etcd_cacert", "etcd_cert", "etcd_key", "etcd_prefix"),
+    }
+)
+
 
 def add(verbs: Any) -> None:
     parser = verbs.add_parser("init", help="make a cluster, with this node as its first manager")
@@ -15,6 +24,10 @@ def add(verbs: Any) -> None:
         "--default-addr-pool", action="append", default=[], metavar="SUBNET", help="for overlay networks"
     )
     parser.add_argument("--default-addr-pool-mask-length", type=values.count, default=0, metavar="BITS")
+    parser.add_argument(
+        "--force-new-cluster", action="store_true",
+        help="on a manager: go on without the others, whose quorum is lost for ever; keeps everything, goes alone",
+    )  # fmt: skip
     _spec_flags(parser)
     _etcd_flags(parser)
     parser.set_defaults(run=init, parser=parser)
@@ -95,6 +108,9 @@ def _edit(spec: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
 
 
 def init(client: Client, args: argparse.Namespace) -> None:
+    if args.force_new_cluster:
+        _init_alone(client, args)
+        return
     node = client.post(
         "/swarm/init",
         {
@@ -109,6 +125,17 @@ def init(client: Client, args: argparse.Namespace) -> None:
     )
     print(f"Swarm initialized: this node ({node}) is now a manager.\n")
     _invite(client, "worker")
+    print("To add a manager, run 'swarmctl swarm join-token manager' and follow the instructions.")
+
+
+def _init_alone(client: Client, args: argparse.Namespace) -> None:
+    given = [name for name, value in vars(args).items() if name in _INIT and value != args.parser.get_default(name)]
+    if given:
+        flag = "--" + given[0].replace("_", "-")
+        args.parser.error(f"{flag} does not go with --force-new-cluster, which keeps the cluster's settings")
+    node = client.post("/swarm/init", {"ForceNewCluster": True})
+    print(f"This node ({node}) is the only manager of the swarm now; all it knew of the swarm is kept.\n")
+    print("The other managers count as workers that are down: remove those that are lost with 'swarmctl node rm'.")
     print("To add a manager, run 'swarmctl swarm join-token manager' and follow the instructions.")
 
 
@@ -147,7 +174,7 @@ def join_token(client: Client, args: argparse.Namespace) -> None:
 
 
 def leave(client: Client, args: argparse.Namespace) -> None:
-    client.post("/swarm/leave", force=args.force)
+    client.warn(client.post("/swarm/leave", force=args.force))
     print("Node left the swarm.")
 
 

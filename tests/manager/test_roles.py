@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from swarmd.manager.departures import StoreMember
 from swarmd.manager.roles import Roles, may_leave
 from swarmd.manager.store.edit import edited
 from swarmd.manager.store.interface import AnyObject, LeadershipLost
@@ -16,14 +17,17 @@ from tests.manager.records import Records, node
 
 
 class Members:
-    def __init__(self, *ids: int) -> None:
-        self.present = list(ids)
+    def __init__(self, *members: StoreMember) -> None:
+        self.listed = list(members)
 
-    async def ids(self) -> Sequence[int]:
-        return list(self.present)
+    async def present(self) -> Sequence[StoreMember]:
+        return list(self.listed)
+
+    def left(self) -> list[int]:
+        return [member.id for member in self.listed]
 
     async def remove(self, member_id: int) -> None:
-        self.present.remove(member_id)
+        self.listed = [member for member in self.listed if member.id != member_id]
 
 
 class Watched(Records):
@@ -57,7 +61,7 @@ async def run_until(records: Watched, roles: Roles, done: Callable[[], bool]) ->
 
 def made(down: frozenset[str] = frozenset()) -> tuple[Watched, Members, Roles]:
     records = Watched(*(node(f"n{n}", manager=True, member=n) for n in (1, 2, 3)))
-    members = Members(1, 2, 3)
+    members = Members(*(StoreMember(n, f"n{n}", ("10.0.0.1",)) for n in (1, 2, 3)))
 
     async def probe(addresses: list[str]) -> list[bool]:
         return [address.removesuffix(":2378") not in down for address in addresses]
@@ -95,7 +99,7 @@ async def test_a_demoted_manager_s_member_goes_and_the_node_says_so() -> None:
         return found is not None and not found.etcd_member_id and not found.HasField("manager_status")
 
     await run_until(records, roles, gone)
-    assert members.present == [1, 3]
+    assert members.left() == [1, 3]
 
 
 async def test_a_demoted_leader_leaves_its_own_member_to_the_next_leader() -> None:
@@ -103,14 +107,14 @@ async def test_a_demoted_leader_leaves_its_own_member_to_the_next_leader() -> No
     demote(records, "n1")
     with pytest.RaisesGroup(LeadershipLost, flatten_subgroups=True):
         await run_until(records, roles, lambda: False)
-    assert members.present == [1, 2, 3]
+    assert members.left() == [1, 2, 3]
 
 
 async def test_a_demoted_leader_leads_on_while_no_other_manager_answers() -> None:
     records, members, roles = made(down=frozenset({"n2", "n3"}))
     demote(records, "n1")
     await run_until(records, roles, lambda: status(records, "n3") == (False, REACHABILITY_UNREACHABLE))
-    assert members.present == [1, 2, 3]
+    assert members.left() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
