@@ -7,7 +7,6 @@ field listed in `UNSUPPORTED` may be present as long as it asks for nothing.
 """
 
 import base64
-import binascii
 import re
 import struct
 from calendar import timegm
@@ -60,7 +59,10 @@ _INTEGERS = {
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64),
 }
-_FLOATS = frozenset({FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE})
+_LARGEST = {
+    FieldDescriptor.CPPTYPE_FLOAT: 3.4028234663852886e38,
+    FieldDescriptor.CPPTYPE_DOUBLE: 1.7976931348623157e308,
+}
 
 
 def asks_for_nothing(value: object) -> bool:
@@ -198,9 +200,10 @@ def parse_rfc3339(value: object, path: str) -> Timestamp:
         raise _wrong(path, "a time such as 2026-01-02T03:04:05Z", value)
     try:
         when = datetime.fromisoformat(match[1] + match[3].replace("Z", "+00:00"))
-    except ValueError:
+        seconds = timegm(when.utctimetuple())
+    except (ValueError, OverflowError):
         raise Invalid(f"field {path} is no date: {value}") from None
-    return Timestamp(seconds=timegm(when.utctimetuple()), nanos=int((match[2] or "0").ljust(9, "0")))
+    return Timestamp(seconds=seconds, nanos=int((match[2] or "0").ljust(9, "0")))
 
 
 def _scalar(field: FieldDescriptor, value: object, path: str) -> object:
@@ -215,9 +218,11 @@ def _scalar(field: FieldDescriptor, value: object, path: str) -> object:
     return _PARSERS[kind](field, value, path)
 
 
-def _number(_field: FieldDescriptor, value: object, path: str) -> float:
+def _number(field: FieldDescriptor, value: object, path: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong(path, "a number", value)
+    if not abs(value) <= _LARGEST[field.cpp_type]:
+        raise Invalid(f"field {path} is out of range")
     return float(value)
 
 
@@ -234,7 +239,7 @@ def _text(field: FieldDescriptor, value: object, path: str) -> str | bytes:
         return value
     try:
         return base64.b64decode(value, validate=True)
-    except binascii.Error:
+    except ValueError:  # also for letters beyond ASCII
         raise _wrong(path, "base64", value) from None
 
 
@@ -249,7 +254,7 @@ _PARSERS: Mapping[int, Callable[[FieldDescriptor, object, str], object]] = {
     FieldDescriptor.CPPTYPE_BOOL: _flag,
     FieldDescriptor.CPPTYPE_ENUM: _choice,
     FieldDescriptor.CPPTYPE_STRING: _text,
-    **dict.fromkeys(_FLOATS, _number),
+    **dict.fromkeys(_LARGEST, _number),
 }
 
 

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 
@@ -20,6 +20,54 @@ _GPUS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/gpu")
 _HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 Edits = Mapping[str, Any]
+
+
+class _Node(TypedDict):
+    path: str
+    hostPath: NotRequired[str]
+    type: NotRequired[str]
+    major: NotRequired[int]
+    minor: NotRequired[int]
+    fileMode: NotRequired[int]
+    uid: NotRequired[int]
+    gid: NotRequired[int]
+    permissions: NotRequired[str]
+
+
+class _Mount(TypedDict):
+    hostPath: str
+    containerPath: str
+    options: NotRequired[list[str]]
+
+
+class _Hook(TypedDict):
+    hookName: str
+    path: str
+    args: NotRequired[list[str]]
+    env: NotRequired[list[str]]
+    timeout: NotRequired[int]
+
+
+class _Edits(TypedDict, total=False):
+    env: list[str] | None
+    deviceNodes: list[_Node] | None
+    mounts: list[_Mount] | None
+    hooks: list[_Hook] | None
+    additionalGids: list[int] | None
+
+
+class _Device(TypedDict):
+    name: str | int  # YAML reads an unquoted 0 as a number
+    containerEdits: NotRequired[_Edits | None]
+
+
+class _Spec(TypedDict):
+    """The form of a spec, which `_read` holds every one to."""
+
+    cdiVersion: str
+    kind: str
+    devices: NotRequired[list[_Device] | None]
+    containerEdits: NotRequired[_Edits | None]
 
 
 def edits(names: Sequence[str], directories: Sequence[Path] = DIRECTORIES) -> list[Edits]:
@@ -109,10 +157,14 @@ def _read(path: Path) -> Mapping[str, Any]:
 
     try:
         spec = msgspec.json.decode(path.read_bytes()) if path.suffix == ".json" else yaml.safe_load(path.read_bytes())
-    except (msgspec.DecodeError, yaml.YAMLError, OSError) as error:
+    except (msgspec.DecodeError, yaml.YAMLError, UnicodeError, RecursionError, OSError) as error:
         raise Invalid(f"CDI spec {path} can't be read: {error}") from None
     if not isinstance(spec, dict) or "kind" not in spec or "cdiVersion" not in spec:
         raise Invalid(f"CDI spec {path} has no kind or no cdiVersion")
+    try:
+        msgspec.convert(spec, _Spec)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"CDI spec {path} is malformed: {error}") from None
     return spec
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 
@@ -51,8 +51,49 @@ _NR, _ARCH, _ARGS = 0, 4, 16
 _LOAD, _AND, _RETURN, _JUMP = 0x20, 0x54, 0x06, 0x05
 _JEQ, _JGT, _JGE = 0x15, 0x25, 0x35
 _FARTHEST = 255
+_LONGEST = 4096  # BPF_MAXINSNS
 
 _PASS, _FAIL = -1, -2  # targets of jumps within a condition, replaced by distances when it is put together
+
+
+_Errno = Annotated[int, msgspec.Meta(ge=0, le=4095)] | None
+_Word = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Argument(TypedDict):
+    index: Annotated[int, msgspec.Meta(ge=0, le=5)]
+    value: _Word
+    valueTwo: NotRequired[_Word]
+    op: str
+
+
+class _When(TypedDict, total=False):
+    caps: list[str]
+    arches: list[str]
+    minKernel: str
+
+
+class _Entry(TypedDict):
+    names: list[str]
+    action: str
+    errnoRet: NotRequired[_Errno]
+    args: NotRequired[list[_Argument] | None]
+    includes: NotRequired[_When | None]
+    excludes: NotRequired[_When | None]
+
+
+class _Map(TypedDict):
+    architecture: str
+    subArchitectures: NotRequired[list[str] | None]
+
+
+class _Profile(TypedDict):
+    """The form of a profile, which `_parse` holds every one to."""
+
+    defaultAction: str
+    defaultErrnoRet: NotRequired[_Errno]
+    archMap: NotRequired[list[_Map] | None]
+    syscalls: NotRequired[list[_Entry] | None]
 
 
 class Instruction(NamedTuple):
@@ -127,6 +168,8 @@ def _compiled(text: str, caps: frozenset[str], arch: str, kernel: str) -> bytes:
         Instruction(_LOAD, 0, 0, _NR),
         *tree,
     ]
+    if len(program) > _LONGEST:
+        raise Invalid(f"the seccomp profile takes {len(program)} instructions, and the kernel at most {_LONGEST}")
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
@@ -136,11 +179,15 @@ def _compiled(text: str, caps: frozenset[str], arch: str, kernel: str) -> bytes:
 def _parse(text: str) -> dict[str, Any]:
     try:
         profile = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Invalid(f"the seccomp profile is not JSON: {error}") from None
     if not isinstance(profile, dict) or "defaultAction" not in profile:
         raise Invalid("the seccomp profile has no defaultAction")
     _only(_PROFILE_KEYS, profile, "profile")
+    try:
+        msgspec.convert(profile, _Profile)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"the seccomp profile is malformed: {error}") from None
     return profile
 
 
@@ -180,6 +227,8 @@ def _alternatives(args: Sequence[dict[str, Any]]) -> list[tuple[Condition, ...]]
     conditions = [Condition(arg["index"], arg["value"], arg.get("valueTwo", 0), arg["op"]) for arg in args]
     if unknown := {condition.op for condition in conditions} - _COMPARISONS.keys():
         raise Invalid(f"the seccomp profile has the unknown comparison {min(unknown)}")
+    if any(max(condition.value, condition.value_two) >> 64 for condition in conditions):
+        raise Invalid("the seccomp profile compares an argument with more than 64 bits")
     if len({condition.argument for condition in conditions}) < len(conditions):
         return [(condition,) for condition in conditions]
     return [tuple(conditions)]
@@ -200,7 +249,7 @@ def _only(known: Iterable[str], held: dict[str, Any], what: str) -> None:
 
 
 def _version(release: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", release)[:2])
+    return tuple(int(part) for part in re.findall(r"\d{1,9}", release)[:2])
 
 
 # ---------------------------------------------------------------- programs

@@ -33,8 +33,9 @@ UNSUPPORTED = frozenset(
         *("KernelMemory", "KernelMemoryTCP", "Links", "StorageOpt", "VolumeDriver"),
     }
 )
-_PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp))?")
-_DEVICE_RULE = re.compile(r"([abc]) (\d+|\*):(\d+|\*) ([rwm]{1,3})")
+_PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp))?", re.ASCII)
+_DEVICE_RULE = re.compile(r"([abc]) (\d{1,10}|\*):(\d{1,10}|\*) ([rwm]{1,3})", re.ASCII)
+_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _RATES = {
     "BlkioDeviceReadBps": "blkio_read_bps",
     "BlkioDeviceWriteBps": "blkio_write_bps",
@@ -234,7 +235,7 @@ def port(text: str) -> tuple[int, str]:
 
 
 def _host_port(text: str) -> int:
-    if text and not (text.isdigit() and int(text) < 65536):
+    if text and not (_NUMBER.fullmatch(text) and int(text) < 65536):
         raise Invalid(f"host port {text!r} is no port: it is a number from 0 to 65535")
     return int(text or 0)
 
@@ -255,7 +256,7 @@ def _log(host: Fields) -> LogConfig:
     return LogConfig(
         driver=driver,
         max_size=mounts.size(size) if size else default.max_size,
-        max_file=int(files) if files.isdigit() else default.max_file,
+        max_file=int(files) if _NUMBER.fullmatch(files) else default.max_file,
         compress=compress == "true",
     )
 

@@ -67,7 +67,7 @@ def _mode(target: str, text: str) -> int:
 
 def size(text: str) -> int:
     """Bytes of "64m"."""
-    match = re.fullmatch(r"(\d+)([kmgt]?)b?", text.lower())
+    match = re.fullmatch(r"(\d{1,18})([kmgt]?)b?", text.lower(), re.ASCII)
     if not match:
         raise Invalid(f"size {text!r} is no size: write it as 64m")
     return int(match[1]) << 10 * " kmgt".index(match[2] or " ")

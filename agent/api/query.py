@@ -10,8 +10,9 @@ from aiohttp import web
 from swarmd.proto.errors import Invalid
 
 _UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)")
-_AGO = re.compile(rf"(?:{_PART.pattern})+")
+_PART = re.compile(r"(\d{1,12}(?:\.\d+)?)(ns|us|ms|s|m|h)", re.ASCII)
+_AGO = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
+_SECONDS = re.compile(r"(\d{1,12})(?:\.(\d*))?", re.ASCII)
 
 
 def flag(request: web.Request, name: str, default: bool = False) -> bool:
@@ -45,13 +46,12 @@ def instant(text: str, what: str = "filter until") -> int:
     """Nanoseconds since the epoch of '1700000000', '1700000000.5', RFC 3339, or '10m' for ten minutes ago."""
     if ago := _AGO.fullmatch(text):
         return time.time_ns() - sum(int(float(number) * _UNITS[unit]) for number, unit in _PART.findall(ago[0]))
-    whole, _, fraction = text.partition(".")
-    if whole.isdigit() and (fraction.isdigit() or not fraction):
-        return int(whole) * 10**9 + int(fraction[:9].ljust(9, "0"))
+    if epoch := _SECONDS.fullmatch(text):
+        return int(epoch[1]) * 10**9 + int((epoch[2] or "")[:9].ljust(9, "0"))
     try:
         return int(datetime.fromisoformat(text).timestamp() * 1e9)
-    except ValueError:
-        raise Invalid(f"{what} is no time: {text!r}") from None
+    except (ValueError, OverflowError):
+        raise Invalid(f"{what} is no time: {text[:80]!r}") from None
 
 
 def filters(request: web.Request) -> dict[str, tuple[str, ...]]:
@@ -61,9 +61,11 @@ def filters(request: web.Request) -> dict[str, tuple[str, ...]]:
         return {}
     try:
         given = json.loads(text)
-        return {str(key): tuple(str(value) for value in values) for key, values in given.items()}
-    except (ValueError, AttributeError, TypeError):
-        raise Invalid(f"query parameter filters is not an object of lists: {text[:80]!r}") from None
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict) or not all(isinstance(values, list | dict) for values in given.values()):
+        raise Invalid(f"query parameter filters is not an object of lists: {text[:80]!r}")
+    return {key: tuple(map(str, values)) for key, values in given.items()}
 
 
 def only(given: dict[str, tuple[str, ...]], known: frozenset[str]) -> None:

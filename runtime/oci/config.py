@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
+
+import msgspec
 
 from swarmd.runtime.devices import DEFAULT_RULES
 from swarmd.runtime.errors import Invalid, NotFound
@@ -14,6 +16,80 @@ _UNSUPPORTED_RESOURCES = ("hugepageLimits", "network", "rdma", "unified")
 _NEEDED = ("ociVersion", "root", "process", "linux")
 
 
+class _Rate(TypedDict):
+    major: int
+    minor: int
+    rate: int
+
+
+class _BlockIO(TypedDict, total=False):
+    weight: int | None
+    throttleReadBpsDevice: list[_Rate] | None
+    throttleWriteBpsDevice: list[_Rate] | None
+    throttleReadIOPSDevice: list[_Rate] | None
+    throttleWriteIOPSDevice: list[_Rate] | None
+
+
+class _Cpu(TypedDict, total=False):
+    shares: int | None
+    quota: int | None
+    period: int | None
+    realtimeRuntime: int | None
+    realtimePeriod: int | None
+    cpus: str | None
+    mems: str | None
+
+
+class _Memory(TypedDict, total=False):
+    limit: int | None
+    reservation: int | None
+    swap: int | None
+    swappiness: int | None
+    disableOOMKiller: bool | None
+
+
+class _Pids(TypedDict, total=False):
+    limit: int | None
+
+
+class _Device(TypedDict):
+    allow: bool
+    type: NotRequired[str | None]
+    major: NotRequired[int | None]
+    minor: NotRequired[int | None]
+    access: NotRequired[str | None]
+
+
+class _Resources(TypedDict, total=False):
+    cpu: _Cpu | None
+    memory: _Memory | None
+    blockIO: _BlockIO | None
+    pids: _Pids | None
+    devices: list[_Device] | None
+
+
+class _Linux(TypedDict, total=False):
+    namespaces: list[dict[str, Any]]
+    resources: _Resources | None
+
+
+class _Process(TypedDict):
+    args: list[str]
+
+
+class _Root(TypedDict):
+    path: str
+
+
+class _Config(TypedDict):
+    """The form of what is read here; the stages name what else they miss."""
+
+    root: _Root
+    process: _Process
+    linux: _Linux
+    annotations: NotRequired[dict[str, str] | None]
+
+
 def load(bundle: Path) -> dict[str, Any]:
     """Raises NotFound or Invalid, naming the file and the field."""
     path = bundle / "config.json"
@@ -21,7 +97,7 @@ def load(bundle: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise NotFound(f"{path}: no such file; a bundle has a config.json") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict):
         raise Invalid(f"{path} holds no object")
@@ -30,7 +106,11 @@ def load(bundle: Path) -> dict[str, Any]:
             raise Invalid(f"{path}: {field} is missing")
     if not str(config["ociVersion"]).startswith("1."):
         raise Invalid(f"{path}: version {config['ociVersion']} of the specification is not known; 1.x is")
-    if not config["process"].get("args"):
+    try:
+        msgspec.convert(config, _Config)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"{path} is malformed: {error}") from None
+    if not config["process"]["args"]:
         raise Invalid(f"{path}: process.args is empty")
     linux = config["linux"]
     for field in _UNSUPPORTED:

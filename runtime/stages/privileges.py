@@ -94,7 +94,7 @@ def find_identity(user: str, additional: list[str]) -> Identity:
     name, _, group = user.partition(":")
     passwd, groups = _entries("/etc/passwd", 7), _entries("/etc/group", 4)
     entry = next((e for e in passwd if e[0] == name), None) or next((e for e in passwd if e[2] == (name or "0")), None)
-    if entry is None and name and not name.isdigit():
+    if entry is None and name and not _is_id(name):
         raise StepError(f"user: {name}: no such user in the image's /etc/passwd", 126)
     uid = int(entry[2]) if entry else int(name or 0)
     gid = int(entry[3]) if entry else 0
@@ -109,7 +109,7 @@ def find_identity(user: str, additional: list[str]) -> Identity:
 
 def _group_id(name: str, groups: list[list[str]]) -> int:
     found = next((int(g[2]) for g in groups if g[0] == name), None)
-    if found is None and not name.isdigit():
+    if found is None and not _is_id(name):
         raise StepError(f"user: group {name}: no such group in the image's /etc/group", 126)
     return int(name) if found is None else found
 
@@ -124,7 +124,12 @@ def _entries(path: str, fields: int) -> list[list[str]]:
     finally:
         os.close(fd)
     rows = [line.split(":") for line in data.decode("utf-8", "replace").splitlines()]
-    return [row for row in rows if len(row) >= fields and row[2].isdigit() and (fields != 7 or row[3].isdigit())]
+    return [row for row in rows if len(row) >= fields and _is_id(row[2]) and (fields != 7 or _is_id(row[3]))]
+
+
+def _is_id(text: str) -> bool:
+    """Of a user or group: the last 32-bit number says "none" to the kernel."""
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 2**32 - 1
 
 
 def capability_mask(names: list[str]) -> int:
