@@ -17,16 +17,19 @@ remove() {
   systemctl disable --now swarmd.service 2>/dev/null || true
   rm -rf "$prefix" "$unit" /usr/local/bin/swarmctl
   systemctl daemon-reload
-  echo "kept: /var/lib/swarmd (images, containers, cluster state)"
+  echo "kept: /var/lib/swarmd (images, containers, cluster state), and containers that run: they end with the host"
 }
 
 install_packages() {
   say "Debian packages"
+  local had_etcd=yes
+  dpkg-query -W -f '${db:Status-Status}' etcd-server 2>/dev/null | grep -qx installed || had_etcd=""
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     etcd-server nftables libnftables1 iproute2 util-linux python3-venv ca-certificates >/dev/null
-  # swarmd runs its own etcd member, over mTLS; Debian's, which has neither, would take its ports.
-  systemctl disable --now etcd.service 2>/dev/null || true
+  # swarmd runs its own etcd member, over mTLS; Debian's, which has neither, would take its ports.  An etcd that was
+  # here before is somebody's.
+  [ -n "$had_etcd" ] || systemctl disable --now etcd.service
 }
 
 install_program() {

@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 
-from swarmd.runtime.stages import archive, execute, shim, syscalls, userns
+from swarmd.runtime.stages import archive, execute, files, shim, syscalls, userns
 from swarmd.runtime.stages.streams import Client
 
 MOST_CLIENTS = 200  # attached before a start; the kernel passes 253 descriptors at most
@@ -34,6 +34,7 @@ def main() -> None:
     requests = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
     requests.set_inheritable(False)
     os.setsid()
+    _fear_as_others()
     syscalls.set_title("swarmd-spawner")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; each forked process answers for itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -46,6 +47,12 @@ def main() -> None:
         _fork(requests, data, fds)
         for fd in fds:
             os.close(fd)
+
+
+def _fear_as_others() -> None:
+    """systemd spares the daemon when memory runs out (deploy/systemd); containers and what runs in them are not it."""
+    if int(files.read_bytes("/proc/self/oom_score_adj")) < 0:
+        files.put("/proc/self/oom_score_adj", "0")
 
 
 def _fork(requests: socket.socket, data: bytes, fds: list[int]) -> None:
