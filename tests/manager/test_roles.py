@@ -19,6 +19,7 @@ from tests.manager.records import Records, node
 class Members:
     def __init__(self, *members: StoreMember) -> None:
         self.listed = list(members)
+        self.removed = asyncio.Event()
 
     async def present(self) -> Sequence[StoreMember]:
         return list(self.listed)
@@ -28,6 +29,7 @@ class Members:
 
     async def remove(self, member_id: int) -> None:
         self.listed = [member for member in self.listed if member.id != member_id]
+        self.removed.set()
 
 
 class Watched(Records):
@@ -48,6 +50,10 @@ class Watched(Records):
             yield
 
         yield self, nothing()
+
+
+async def everybody(addresses: list[str]) -> list[bool]:
+    return [True] * len(addresses)
 
 
 async def run_until(records: Watched, roles: Roles, done: Callable[[], bool]) -> None:
@@ -114,6 +120,41 @@ async def test_a_demoted_leader_leads_on_while_no_other_manager_answers() -> Non
     records, members, roles = made(down=frozenset({"n2", "n3"}))
     demote(records, "n1")
     await run_until(records, roles, lambda: status(records, "n3") == (False, REACHABILITY_UNREACHABLE))
+    assert members.left() == [1, 2, 3]
+
+
+class Hasty(SystemClock):
+    """Each look at it is minutes after the one before."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        self._now += 100.0
+        return self._now
+
+
+async def test_a_manager_whose_member_is_gone_becomes_a_worker() -> None:
+    records, members, _ = made()
+    await members.remove(2)
+    roles = Roles(records, Hasty(), "n1", members, everybody)  # type: ignore[arg-type]
+
+    def demoted() -> bool:
+        found = records.the(Node, "n2")
+        return found.spec.role == NODE_ROLE_WORKER and not found.etcd_member_id
+
+    await run_until(records, roles, demoted)
+    assert members.left() == [1, 3]
+
+
+async def test_a_learner_without_a_manager_is_taken_out() -> None:
+    records, members, _ = made()
+    members.listed.append(StoreMember(4, "", ("10.0.0.4",)))
+    roles = Roles(records, Hasty(), "n1", members, everybody)  # type: ignore[arg-type]
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        task = group.create_task(roles.run())
+        await members.removed.wait()
+        task.cancel()
     assert members.left() == [1, 2, 3]
 
 
