@@ -127,7 +127,7 @@ def gpus(text: str) -> dict[str, Any]:
         last = key
         if not equals or key == "count":
             number = value if equals else key
-            if number != "all" and not number.isdigit():
+            if number != "all" and not re.fullmatch("[0-9]{1,9}", number):
                 raise ArgumentTypeError(f"{text!r}: {number!r} is no number of GPUs: write all or a number")
             wanted["Count"] = -1 if number == "all" else int(number)
         elif key == "device":
@@ -240,7 +240,7 @@ def network(text: str) -> dict[str, Any]:
         elif key == "mac-address":
             found["MacAddress"] = value
         elif key == "gw-priority":
-            found["GwPriority"] = int(value) if re.fullmatch(r"-?\d+", value) else values.count(value)
+            found["GwPriority"] = int(value) if re.fullmatch("-?[0-9]{1,18}", value) else values.count(value)
         elif key == "driver-opt":
             option, content = values.pair(value)
             found.setdefault("DriverOpts", {})[option] = content

@@ -1,5 +1,6 @@
 """--mount of `run` and `create`: 'type=bind,src=/a,dst=/b,ro', with all of Docker's keys."""
 
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +13,9 @@ _SAME = {"src": "source", "dst": "target", "destination": "target", "ro": "reado
 
 
 def _octal(text: str) -> int:
-    try:
-        return int(text, 8)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no file mode: write it as 1777") from None
+    if not re.fullmatch("[0-7]{1,5}", text):
+        raise ArgumentTypeError(f"{text!r} is no file mode: write it as 1777")
+    return int(text, 8)
 
 
 # Key: the mounts it is for ("" for all), the place in the API's object, and how its value is read.

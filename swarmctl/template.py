@@ -172,7 +172,7 @@ def _call(words: list[str], data: Any, names: _Names, piped: tuple[Any, ...]) ->
     if function is not None:
         try:
             return function(*values, *piped)
-        except (TypeError, KeyError, IndexError, ValueError, AttributeError) as problem:
+        except (TypeError, KeyError, IndexError, ValueError, AttributeError, OverflowError) as problem:
             raise TemplateError(f"template: {' '.join(words)}: {problem}") from None
     if len(values) != 1 or piped:
         raise TemplateError(f"template: {head} is no function: use {', '.join(sorted(FUNCTIONS))}")
@@ -206,10 +206,13 @@ def _closing(words: Sequence[str]) -> int:
 
 def _operand(word: str, data: Any, names: _Names) -> Any:
     if word.startswith('"'):
-        return json.loads(word)
+        try:
+            return json.loads(word)
+        except ValueError as problem:
+            raise TemplateError(f"template: {word} is no text: {problem}") from None
     if word.startswith("`"):
         return word[1:-1]
-    if re.fullmatch(r"-?\d+", word):
+    if re.fullmatch(r"-?[0-9]{1,18}", word):
         return int(word)
     if re.fullmatch(r"-?\d+\.\d+", word):
         return float(word)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-_VERB = re.compile(r"%([-+# 0]*)(\d*)(?:\.(\d+))?([vsdqtfxX%])")
+_VERB = re.compile(r"%([-+# 0]*)(\d{0,5})(?:\.(\d{1,5}))?([vsdqtfxX%])", re.ASCII)
 
 
 def shown(value: Any) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 _UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
+_DURATION = re.compile(r"(\d{1,18}(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
+_COUNT = re.compile(r"\d{1,18}", re.ASCII)
 
 
 def duration(text: str) -> int:
@@ -42,7 +43,7 @@ def cpus(text: str) -> int:
 
 
 def count(text: str) -> int:
-    if not text.isdigit():
+    if not _COUNT.fullmatch(text):
         raise ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
@@ -84,7 +85,7 @@ def env_file(text: str) -> list[str]:
 
 
 def port_number(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 65535:
+    if not _COUNT.fullmatch(text) or not 1 <= int(text) <= 65535:
         raise ArgumentTypeError(f"{text!r} is no port: it is a number from 1 to 65535")
     return int(text)
 
@@ -154,6 +155,8 @@ def mount(text: str) -> dict[str, Any]:
         wanted["BindOptions"] = {"Propagation": fields["propagation"]}
     tmpfs = {"SizeBytes": size(fields["size"])} if "size" in fields else {}
     if "mode" in fields:
+        if not re.fullmatch("[0-7]{1,5}", fields["mode"]):
+            raise ArgumentTypeError(f"{text!r}: {fields['mode']!r} is no file mode: write it as 1777")
         tmpfs["Mode"] = int(fields["mode"], 8)
     return {**wanted, "TmpfsOptions": tmpfs} if tmpfs else wanted
 
@@ -162,7 +165,7 @@ def ulimit(text: str) -> dict[str, Any]:
     """'nofile=1024:2048'."""
     name, values = pair(text)
     soft, _, hard = values.partition(":")
-    if not re.fullmatch(r"-?\d+", soft) or not re.fullmatch(r"-?\d*", hard):
+    if not re.fullmatch(r"-?[0-9]{1,19}", soft) or not re.fullmatch(r"(-?[0-9]{1,19})?", hard):
         raise ArgumentTypeError(f"{text!r} is no ulimit: write it as nofile=1024:2048")
     return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
 

@@ -70,6 +70,8 @@ def attributes(data: bytes) -> dict[int, bytes]:
     found = {}
     while len(data) >= 4:
         length, kind = struct.unpack_from("=HH", data)
+        if length < 4:
+            break  # less than its own header: nothing after it can be found
         found[kind & 0x3FFF] = data[4:length]
         data = data[(length + 3) & ~3 :]
     return found
