@@ -215,19 +215,18 @@ def _offset(ahead: float) -> dict[str, int]:
 
 
 def _annotations(directory: Path, config: ContainerConfig, image: Image, given: Given) -> dict[str, str]:
-    kept = config.log.driver != "none"
     log = {
-        "path": str(directory / "container.log" if kept else "/dev/null"),
-        "max_size": config.log.max_size if kept else 0,  # what is not kept is not rotated
+        "path": str(directory / "container.log"),
+        "max_size": config.log.max_size,
         "max_file": max(1, config.log.max_file),
-        "compress": kept and config.log.compress and config.log.max_file > 1,
+        "compress": config.log.compress and config.log.max_file > 1,
     }
     found = {
         "swarmd.cgroup.procs": json.dumps([*given.procs]),
         "swarmd.overlay.lower": json.dumps([str(layer) for layer in reversed(image.layers)]),
         "swarmd.user": config.user or image.config.user or "0",
         "swarmd.groups": json.dumps(config.groups),
-        "swarmd.log": json.dumps(log),
+        "swarmd.log": json.dumps(log) if config.log.driver != "none" else "",
         "swarmd.seccomp.bpf": "seccomp.bpf" if given.seccomp else "",
         "swarmd.runtime": given.runtime,
         "swarmd.init": "1" if config.init else "",

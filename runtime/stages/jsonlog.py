@@ -136,6 +136,16 @@ def compress(path: str) -> None:
     os.unlink(path)
 
 
+class NoLog:
+    """Keeps nothing."""
+
+    def write(self, stream: str, data: bytes) -> None: ...
+
+    def flush(self, stream: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def timestamp(at: int) -> str:
     """RFC 3339 with nanoseconds, UTC."""
     seconds, nanoseconds = divmod(at, 10**9)

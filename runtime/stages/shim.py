@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from swarmd.runtime.stages import files, hooks, init, namespaces, syscalls
 from swarmd.runtime.stages.foreign import Foreign
-from swarmd.runtime.stages.jsonlog import Log
+from swarmd.runtime.stages.jsonlog import Log, NoLog
 from swarmd.runtime.stages.privileges import StepError
 from swarmd.runtime.stages.streams import Client, Door, Pump
 
@@ -167,11 +167,13 @@ class _Shim:
             return {"error": str(error), "exit_code": error.exit_code}
         return None
 
-    def _log(self) -> Log:
+    def _log(self) -> Log | NoLog:
+        if "swarmd.log" not in self._annotations:
+            return NoLog()
         limits = json.loads(self._annotations["swarmd.log"])
         return Log(limits["path"], limits["max_size"], limits["max_file"], limits["compress"])
 
-    def _pump(self, log: Log) -> Pump:
+    def _pump(self, log: Log | NoLog) -> Pump:
         terminal = bool(self._config["process"].get("terminal"))
         wanted = self._annotations.get("swarmd.stdin", "")
         if terminal and wanted:
