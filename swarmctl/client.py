@@ -49,6 +49,7 @@ class Client:
     def revise(self, kind: str, name: str, edit: Callable[[Any], Any], **query: object) -> tuple[Any, Any]:
         """Give an object the spec that `edit` makes of it; return the object as it was, and the answer.
 
+        kind "swarm", of which there is one, has no name.
         Managers write to objects too: if one did since it was read, it is read and edited again.
         """
         for attempt in range(ATTEMPTS - 1):
@@ -61,9 +62,10 @@ class Client:
         return self._revise(kind, name, edit, query)
 
     def _revise(self, kind: str, name: str, edit: Callable[[Any], Any], query: Mapping[str, object]) -> tuple[Any, Any]:
-        current = self.get(f"/{kind}/{segment(name)}")
+        current = self.get(f"/{kind}/{segment(name)}" if name else f"/{kind}")
         spec, version = edit(current), current["Version"]["Index"]
-        return current, self.post(f"/{kind}/{current['ID']}/update", spec, version=version, **query)
+        there = f"/{kind}/{current['ID']}" if name else f"/{kind}"
+        return current, self.post(f"{there}/update", spec, version=version, **query)
 
     def delete(self, path: str, /, **query: object) -> Any:
         return self._json("DELETE", path, query)

@@ -162,9 +162,8 @@ def join(client: Client, args: argparse.Namespace) -> None:
 
 def join_token(client: Client, args: argparse.Namespace) -> None:
     if args.rotate:
-        swarm = client.get("/swarm")
         rotate = {f"rotate{args.role.capitalize()}Token": True}
-        client.post("/swarm/update", swarm["Spec"], version=swarm["Version"]["Index"], **rotate)
+        client.revise("swarm", "", lambda swarm: swarm["Spec"], **rotate)
         if not args.quiet:
             print(f"The {args.role} token is a new one; the old one is void.\n")
     if args.quiet:
@@ -179,6 +178,5 @@ def leave(client: Client, args: argparse.Namespace) -> None:
 
 
 def update(client: Client, args: argparse.Namespace) -> None:
-    swarm = client.get("/swarm")
-    client.post("/swarm/update", _edit(swarm["Spec"], args), version=swarm["Version"]["Index"])
+    client.revise("swarm", "", lambda swarm: _edit(swarm["Spec"], args))
     print("Swarm updated.")
