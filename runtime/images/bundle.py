@@ -7,7 +7,7 @@ parts.  Digests that the archive names are checked by the store as it copies.
 import platform
 import tarfile
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, TypedDict, TypeVar
 
 import msgspec
 
@@ -18,6 +18,30 @@ from swarmd.runtime.model import Struct
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _MOST_METADATA = 16 << 20
+_DEEPEST = 3  # indexes within indexes
+
+T = TypeVar("T")
+
+
+class _Descriptor(TypedDict, total=False):
+    mediaType: str
+    digest: str
+    platform: dict[str, Any] | None
+    annotations: dict[str, str] | None
+
+
+class _Manifest(TypedDict, total=False):
+    """Of an image or, with `manifests`, an index."""
+
+    manifests: list[_Descriptor] | None
+    config: _Descriptor | None
+    layers: list[_Descriptor] | None
+
+
+class _Saved(TypedDict, total=False):
+    Config: str
+    RepoTags: list[str] | None
+    Layers: list[str] | None
 
 
 def architecture() -> str:
@@ -67,17 +91,17 @@ class Bundle:
     def images(self) -> list[Found]:
         """All images for this host's platform; Invalid if it is no image archive."""
         if "manifest.json" in self._members:
-            found = [self._saved(entry) for entry in self._json("manifest.json")]
+            found = [self._saved(entry) for entry in self._json("manifest.json", list[_Saved])]
         elif "index.json" in self._members:
-            found = list(self._laid_out(self._json("index.json")))
+            found = list(self._laid_out(self._json("index.json", _Manifest)))
         else:
             raise Invalid("this is no image archive: it has neither a manifest.json nor an index.json")
         if not found:
             raise Invalid(f"the image archive has no image for linux/{architecture()}")
         return found
 
-    def _saved(self, entry: dict[str, Any]) -> Found:
-        config = _string(entry, "Config")
+    def _saved(self, entry: _Saved) -> Found:
+        config = _needed(entry.get("Config"), "Config")
         stem = config.removeprefix("blobs/sha256/").removesuffix(".json")
         return Found(
             config=Part(member=config, digest=f"sha256:{stem}" if len(stem) == 64 else ""),
@@ -85,23 +109,27 @@ class Bundle:
             refs=tuple(normalised(ref) for ref in entry.get("RepoTags") or ()),
         )
 
-    def _laid_out(self, index: dict[str, Any], refs: tuple[str, ...] = ()) -> Iterator[Found]:
+    def _laid_out(self, index: _Manifest, refs: tuple[str, ...] = (), depth: int = 0) -> Iterator[Found]:
+        if depth > _DEEPEST:
+            raise Invalid(f"the image archive is damaged: its indexes are more than {_DEEPEST} deep")
         for descriptor in index.get("manifests") or ():
             wanted = descriptor.get("platform") or {"os": "linux", "architecture": architecture()}
             if (wanted.get("os"), wanted.get("architecture")) != ("linux", architecture()):
                 continue
             named = _named(descriptor) or refs
-            manifest = self._json(_blob(descriptor).member)
+            manifest = self._json(_blob(descriptor).member, _Manifest)
             if descriptor.get("mediaType") in _INDEXES or "manifests" in manifest:
-                yield from self._laid_out(manifest, named)
+                yield from self._laid_out(manifest, named, depth + 1)
             else:
                 layers = tuple(_blob(layer) for layer in manifest.get("layers") or ())
                 yield Found(config=_blob(manifest.get("config") or {}), layers=layers, refs=named)
 
-    def _json(self, name: str) -> Any:
+    def _json(self, name: str, kind: type[T]) -> T:
         try:
-            return msgspec.json.decode(self.read(name))
-        except msgspec.DecodeError as error:
+            return msgspec.json.decode(self.read(name), type=kind)
+        except msgspec.ValidationError as error:
+            raise Invalid(f"{name!r} in the image archive is malformed: {error}") from None
+        except (msgspec.DecodeError, RecursionError) as error:
             raise Invalid(f"{name!r} in the image archive is not JSON: {error}") from None
 
 
@@ -109,22 +137,21 @@ def _plain(name: str) -> str:
     return name.removeprefix("./").rstrip("/")
 
 
-def _string(entry: dict[str, Any], key: str) -> str:
-    value = entry.get(key)
-    if not isinstance(value, str):
+def _needed(value: str | None, key: str) -> str:
+    if value is None:
         raise Invalid(f"the image archive is damaged: an entry has no {key!r}")
     return value
 
 
-def _blob(descriptor: dict[str, Any]) -> Part:
-    digest = _string(descriptor, "digest")
+def _blob(descriptor: _Descriptor) -> Part:
+    digest = _needed(descriptor.get("digest"), "digest")
     algorithm, _, hexadecimal = digest.partition(":")
     if algorithm != "sha256":
         raise Invalid(f"digests of the kind {algorithm!r} can't be checked: only sha256")
     return Part(member=f"blobs/sha256/{hexadecimal}", digest=digest)
 
 
-def _named(descriptor: dict[str, Any]) -> tuple[str, ...]:
+def _named(descriptor: _Descriptor) -> tuple[str, ...]:
     """The name an archive gives an image; a bare tag, as some tools write, is no name."""
     annotations = descriptor.get("annotations") or {}
     name = next((annotations[key] for key in _NAME_ANNOTATIONS if annotations.get(key)), "")

@@ -1,0 +1,94 @@
+"""Image archives of any content are read or refused: what docker save writes, OCI layouts, layers cut off anywhere."""
+
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from swarmd.runtime.errors import RuntimeFault
+from swarmd.runtime.images import archive
+from swarmd.runtime.images.bundle import Bundle, architecture
+from tests.fuzz.strategies import fuzz, json_values, mutated
+
+DIGEST = "sha256:" + "a" * 64
+BLOB = "blobs/sha256/" + "a" * 64
+SAVED = [{"Config": "c.json", "RepoTags": ["demo:latest"], "Layers": ["l/layer.tar"]}]
+PLATFORM = {"os": "linux", "architecture": architecture()}
+INDEX = {
+    "schemaVersion": 2,
+    "manifests": [
+        {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": DIGEST,
+            "size": 3,
+            "platform": PLATFORM,
+            "annotations": {"io.containerd.image.name": "docker.io/library/demo:latest"},
+        }
+    ],
+}
+MANIFEST = {"schemaVersion": 2, "config": {"digest": DIGEST}, "layers": [{"digest": DIGEST}]}
+NESTED = {"schemaVersion": 2, "manifests": [{"digest": DIGEST, "platform": PLATFORM}]}
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+def images(data: bytes) -> None:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            for found in Bundle(tar).images():
+                assert found.config.member
+                assert all(isinstance(layer.member, str) for layer in found.layers)
+                assert all(isinstance(ref, str) for ref in found.refs)
+    except (RuntimeFault, tarfile.TarError):
+        pass
+
+
+@fuzz
+@given(mutated(SAVED) | json_values)
+@example(5)
+@example([5])
+@example([{"Config": "c", "Layers": 5}])
+@example([{"Config": "c", "Layers": [5]}])
+@example([{"Config": "c", "RepoTags": [5]}])
+def test_docker_save(manifest: Any) -> None:
+    images(packed({"manifest.json": json.dumps(manifest).encode()}))
+
+
+@fuzz
+@given(mutated(INDEX), mutated(MANIFEST))
+@example({"manifests": [5]}, MANIFEST)
+@example({"manifests": [{"platform": 5}]}, MANIFEST)
+@example(INDEX, [])
+@example(INDEX, {"layers": [5]})
+@example(INDEX, NESTED)  # an index that holds itself
+@example({"manifests": [{"annotations": {"io.containerd.image.name": 5}, "digest": DIGEST}]}, MANIFEST)
+def test_oci_layouts(index: Any, manifest: Any) -> None:
+    images(packed({"index.json": json.dumps(index).encode(), BLOB: json.dumps(manifest).encode()}))
+
+
+@fuzz
+@given(st.binary(max_size=600), st.integers(0, 2000), st.integers(0, 2047), st.binary(max_size=3), st.booleans())
+@example(b"", 0, 0, b"", True)
+def test_layers_with_damage(tmp_path: Path, content: bytes, keep: int, at: int, put: bytes, zipped: bool) -> None:
+    whole = bytearray(packed({"a/b": content, "c": b"hello"}))
+    whole[at : at + len(put)] = put
+    data = gzip.compress(bytes(whole), 1)[:keep] if zipped else bytes(whole[:keep])
+    (tmp_path / "layer").write_bytes(data)
+    try:
+        archive.digest(tmp_path / "layer")
+    except RuntimeFault:
+        return
+    images(data)
