@@ -115,11 +115,9 @@ def device(text: str) -> dict[str, Any]:
 
 def gpus(text: str) -> dict[str, Any]:
     """'all', '2', 'device=0,1' or 'driver=..,count=..,"device=0,1",capabilities=..'."""
-    import csv
-
     wanted: dict[str, Any] = {"Driver": "", "Count": 0, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
     last = ""
-    for field in next(csv.reader([text]), []):
+    for field in values.comma_separated(text):
         key, equals, value = field.partition("=")
         if not equals and last == "device":  # device=0,1 without quotes
             wanted["DeviceIDs"].append(key)
@@ -223,11 +221,9 @@ def network(text: str) -> dict[str, Any]:
     """A network's name, or 'name=back,alias=db,ip=10.0.0.9,driver-opt=key=value'."""
     if "=" not in text:
         return {"name": text}
-    import csv
-
     lists, words = {"alias": "Aliases", "link-local-ip": "LinkLocalIPs"}, {"ip": "IPv4Address", "ip6": "IPv6Address"}
     found: dict[str, Any] = {}
-    for field in next(csv.reader([text])):
+    for field in values.comma_separated(text):
         key, _, value = field.partition("=")
         if key == "name":
             found["name"] = value

@@ -48,11 +48,9 @@ _RECURSIVE: dict[str, dict[str, bool]] = {
 
 
 def mount(text: str) -> dict[str, Any]:
-    import csv
-
     wanted: dict[str, Any] = {"Type": "volume"}
     used: list[tuple[str, str]] = []
-    for field in next(csv.reader([text]), []):
+    for field in values.comma_separated(text):
         key, equals, value = field.partition("=")
         key = _SAME.get(key.lower(), key.lower())
         if not equals:

@@ -42,6 +42,16 @@ def cpus(text: str) -> int:
     return round(value * 1e9)
 
 
+def comma_separated(text: str) -> list[str]:
+    """Fields as CSV has them: 'a,"b,c"'."""
+    import csv  # late: most commands need none
+
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error as problem:
+        raise ArgumentTypeError(f"{text!r}: {problem}") from None
+
+
 def count(text: str) -> int:
     if not _COUNT.fullmatch(text):
         raise ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")

@@ -108,7 +108,7 @@ def load(bundle: Path) -> dict[str, Any]:
         raise Invalid(f"{path}: version {config['ociVersion']} of the specification is not known; 1.x is")
     try:
         msgspec.convert(config, _Config)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeError) as error:
         raise Invalid(f"{path} is malformed: {error}") from None
     if not config["process"]["args"]:
         raise Invalid(f"{path}: process.args is empty")
