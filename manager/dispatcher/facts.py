@@ -54,10 +54,10 @@ def _of_task(view: View, task: Task) -> Iterator[tuple[tuple[Topic, Key], Change
     if not task.node_id or task.status.state < ASSIGNED or task.status.state in ENDED:
         return
     yield (node_topic(task.node_id), ("task", task.id)), Change(task=task)
-    node = view.get(Node, task.node_id)
+    reached = reached_at(view.get(Node, task.node_id))
     for attachment in task.networks:
-        if attachment.addresses:
-            endpoint = _endpoint(task, attachment, reached_at(node))
+        if attachment.addresses and reached:  # of a node that was removed, tasks may not yet have been given up
+            endpoint = _endpoint(task, attachment, reached)
             yield (
                 (network_topic(attachment.network_id), ("endpoint", attachment.network_id, task.id)),
                 Change(endpoint=endpoint),
