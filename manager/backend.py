@@ -1,9 +1,10 @@
 """The store that this manager uses: an etcd member of its own and a client of all members, or an external etcd."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +40,7 @@ class Backend:
     election: Election
     members: Members
     member_id: int  # 0 with an external etcd
+    problem: Callable[[], Awaitable[str]]  # of this manager's own etcd, or of the external one; '' if there is none
 
 
 class Place(Protocol):
@@ -78,7 +80,7 @@ async def _external(config: Place, etcd: ExternalEtcd, clock: Clock) -> AsyncIte
             await external_etcd.refuse_inhabited(client, etcd.prefix)
         # etcd's default limits: what this one was started with is not known.
         async with open_store(client, clock, prefix=etcd.prefix) as store:
-            yield Backend(store, EtcdElection(client, etcd.prefix), external_etcd.NoMembers(), 0)
+            yield Backend(store, EtcdElection(client, etcd.prefix), external_etcd.NoMembers(), 0, _none)
 
 
 @asynccontextmanager
@@ -99,9 +101,14 @@ async def _own(config: Place, files: IdentityFiles, identity: Identity, clock: C
         background.append(group.create_task(_follow_certificate(client, own, tls)))
         await _until_readable(client)
         async with open_store(client, clock, Limits(operations=MAX_OPERATIONS, size=MAX_REQUEST // 2)) as store:
-            yield Backend(store, EtcdElection(client), EtcdMembers(client), member_id)
+            yield Backend(store, EtcdElection(client), EtcdMembers(client), member_id, partial(member.problem, client))
         for task in background:
             task.cancel()
+
+
+async def _none() -> str:
+    """The quorum of an external etcd is all there is to say of it."""
+    return ""
 
 
 async def _arguments(member: EtcdMember, config: Place, identity: Identity, tls: EtcdTLS) -> list[str]:

@@ -64,6 +64,7 @@ class EtcdMember:
         self._log = directory / "etcd.log"
         self._marker = directory / "etcd-removed"
         self._files = files
+        self._why_ended = ""  # the last time
 
     @property
     def client_url(self) -> str:
@@ -147,6 +148,16 @@ class EtcdMember:
             except SwarmdError as problem:
                 log.info("store not looked after: %s", problem)
 
+    async def problem(self, client: EtcdClient) -> str:
+        """What is wrong with this member, in a sentence, though others may do its work; '' if nothing is."""
+        try:
+            status = await client.status(self.client_url)
+        except SwarmdError as silent:
+            return self._why_ended or f"this manager's etcd does not answer ({silent}): see {self._log}"
+        if any("NOSPACE" in error for error in status.errors):
+            return f"the store of the cluster has reached its {QUOTA >> 30} GiB: remove services and tasks' history"
+        return ""
+
     # ------------------------------------------------------------ the process
 
     async def _supervise(self, arguments: Sequence[str]) -> None:
@@ -159,8 +170,10 @@ class EtcdMember:
             if "has been permanently removed" in said or "removed from the cluster" in said:
                 self._marker.write_text(self._certificate_digest())
                 raise Removed("this node's member of the store was removed: the node is no manager any more")
+            self._why_ended = f"this manager's etcd ended with {code}, and is started again: see {self._log}"
             if "no space left on device" in said:
-                log.error("etcd ended: the disk of %s is full; free space there", self._data)
+                self._why_ended = f"the disk of {self._data} is full; free space there"
+                log.error("etcd ended: %s", self._why_ended)
             log.warning("etcd ended with %d, starting it again; its log is %s", code, self._log)
             await asyncio.sleep(backoff.next())
 

@@ -229,7 +229,7 @@ async def _cluster_server(
 
     server = aio.server(interceptors=(ErrorInterceptor(identity.cluster_id, explain),), options=SERVER_OPTIONS)
     logs = LogMerger(store, clock, files.credentials)
-    control = ControlService(store, backend.election, clock, new_id, logs)
+    control = ControlService(store, backend.election, clock, new_id, logs, backend.problem)
     control_pb2_grpc.add_ControlServicer_to_server(control, server)
     ca_pb2_grpc.add_CAServicer_to_server(CAService(Certifier(store, new_id)), server)
     dispatcher = Dispatcher(store, clock, identity.node_id, peer_identity, identity.root_certificate)

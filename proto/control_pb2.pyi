@@ -334,17 +334,21 @@ class StatusResponse(_message.Message):
 
     LEADER_NODE_ID_FIELD_NUMBER: _builtins.int
     QUORUM_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     leader_node_id: _builtins.str
     quorum: _builtins.bool
+    problem: _builtins.str
+    """of this manager's own member of the store, in a sentence"""
     def __init__(
         self,
         *,
         leader_node_id: _builtins.str = ...,
         quorum: _builtins.bool = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_node_id", b"leader_node_id", "quorum", b"quorum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_node_id", b"leader_node_id", "problem", b"problem", "quorum", b"quorum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -137,6 +137,8 @@ async def _swarm(request: web.Request, member: SwarmInfo) -> dict[str, Any]:
     if member.control_available:
         try:
             shown |= await _cluster(request)
+            status = await objects.control(request).Status(control_pb.StatusRequest())
+            shown["Error"] = shown["Error"] or status.problem
         except SwarmdError as problem:  # without a quorum, /info is where one looks first
             shown["Error"] = str(problem)
     return shown

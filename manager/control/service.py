@@ -3,7 +3,8 @@
 One generic method per verb; what differs between kinds is in kinds.py, filters.py and the files they name.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -25,13 +26,21 @@ BATCH = 100  # objects per message
 
 class ControlService(control_pb2_grpc.ControlServicer):
     def __init__(
-        self, store: Store, election: Election, clock: Clock, new_id: Callable[[], str], logs: LogMerger
+        self,
+        store: Store,
+        election: Election,
+        clock: Clock,
+        new_id: Callable[[], str],
+        logs: LogMerger,
+        problem: Callable[[], Awaitable[str]],
     ) -> None:
+        """problem: what is wrong with this manager's part of the store, or ''."""
         self._store = store
         self._election = election
         self._clock = clock
         self._new_id = new_id
         self._logs = logs
+        self._problem = problem
 
     async def Get(self, request: pb.GetRequest, context: Any) -> Object:
         self._authorize(context)
@@ -83,10 +92,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:
         self._authorize(context)
-        try:
-            return pb.StatusResponse(leader_node_id=await self._election.leader() or "", quorum=True)
-        except Unavailable:
-            return pb.StatusResponse(quorum=False)
+        status = pb.StatusResponse(problem=await self._problem())
+        with suppress(Unavailable):
+            status.leader_node_id, status.quorum = await self._election.leader() or "", True
+        return status
 
     async def _written(self, kind: Kind, change: Callable[[Tx], Any]) -> pb.WriteResponse:
         written = await self._store.transact(change)

@@ -139,6 +139,8 @@ def test_a_full_disk_under_one_managers_store_is_named_and_the_cluster_goes_on(c
         wait_for(lambda: f"the disk of {store} is full; free space there" in log.read_text(), "sentence in the log")
         for host in HOSTS:
             wait_for(lambda host=host: cluster.run("node", "ls", host=host).returncode == 0, f"answer on {host}")
+        wait_for(lambda: f"Error: the disk of {store} is full" in cluster.swarmctl("info", host="host3"), "it in info")
+        assert "Error:" not in cluster.swarmctl("info", host="host1")
         cluster.swarmctl("service", "create", "--name", "web", "--replicas", "3", *AT_ONCE, *SLEEP)
         cluster.converged("web", 3)
     finally:

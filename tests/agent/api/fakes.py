@@ -347,6 +347,9 @@ class FakeControl:
         setattr(obj.cluster.root_ca, field, f"new-{field}")
         return obj
 
+    async def Status(self, request: control_pb.StatusRequest) -> control_pb.StatusResponse:
+        return control_pb.StatusResponse(quorum=True)
+
     async def Logs(self, request: control_pb.LogsRequest) -> AsyncIterator[control_pb.LogBatch]:
         self.wanted_logs = request
         yield control_pb.LogBatch(entries=self.entries)

@@ -56,6 +56,10 @@ class Leading:
         return "n1"
 
 
+async def unsound() -> str:
+    return "its disk is full"
+
+
 @asynccontextmanager
 async def served(records: Any, credentials: Credentials) -> AsyncIterator[str]:
     mine = credentials(records.find(Node)[0])
@@ -65,7 +69,7 @@ async def served(records: Any, credentials: Credentials) -> AsyncIterator[str]:
 
     server = aio.server(interceptors=(ErrorInterceptor("c1", explain),))
     logs = LogMerger(records, SystemClock(), lambda: mine)
-    service = ControlService(records, Leading(), SystemClock(), lambda: "s1", logs)  # type: ignore[arg-type]
+    service = ControlService(records, Leading(), SystemClock(), lambda: "s1", logs, unsound)  # type: ignore[arg-type]
     control_pb2_grpc.add_ControlServicer_to_server(service, server)
     port = server.add_secure_port("127.0.0.1:0", tls.server_credentials(lambda: mine))
     await server.start()
@@ -129,7 +133,8 @@ async def test_only_managers_may_call(records: Records, credentials: Credentials
 
 async def test_a_demoted_manager_s_certificate_is_not_enough(records: Records, credentials: Credentials) -> None:
     async with client(records, credentials) as control:
-        assert (await control.Status(pb.StatusRequest())).leader_node_id == "n1"
+        status = await control.Status(pb.StatusRequest())
+        assert (status.leader_node_id, status.quorum, status.problem) == ("n1", True, "its disk is full")
         demoted = edited(records.find(Node)[0])
         demoted.spec.role = NODE_ROLE_WORKER
         records.put(demoted)
