@@ -26,7 +26,7 @@ async def inspect(request: web.Request) -> web.Response:
 
 async def update(request: web.Request) -> web.Response:
     spec = decode(pb.NodeSpec, await body(request))
-    version = pb.Version(index=query.number(request, "version"))
+    version = query.version(request)
     node = await _find(request)
     await objects.update(request, pb.Object(node=pb.Node(id=node.id, version=version, spec=spec)))
     return web.Response()

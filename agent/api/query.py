@@ -7,6 +7,7 @@ from datetime import datetime
 
 from aiohttp import web
 
+from swarmd.proto import objects_pb2 as pb
 from swarmd.proto.errors import Invalid
 
 _UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
@@ -28,6 +29,14 @@ def number(request: web.Request, name: str, default: int = 0) -> int:
         return int(text)
     except ValueError:
         raise Invalid(f"query parameter {name} must be a whole number, not {text!r}") from None
+
+
+def version(request: web.Request) -> pb.Version:
+    """The version of an object that a change is meant for."""
+    index = number(request, "version")
+    if not 0 <= index < 2**64:
+        raise Invalid(f"query parameter version is no version of an object: {index}")
+    return pb.Version(index=index)
 
 
 def tail(request: web.Request) -> int | None:

@@ -68,7 +68,7 @@ async def update(request: web.Request) -> web.Response:
     if rollback not in ("", "previous"):
         raise Invalid(f"query parameter rollback must be previous, not {rollback!r}")
     spec = decode(pb.ServiceSpec, await body(request))
-    version = pb.Version(index=query.number(request, "version"))
+    version = query.version(request)
     changed = pb.Service(id=(await _find(request)).id, version=version, spec=spec)
     written = await objects.update(request, pb.Object(service=changed), rollback=bool(rollback))
     return answer({"Warnings": list(written.warnings) or None})

@@ -103,7 +103,7 @@ async def update(request: web.Request) -> web.Response:
     # Docker's clients send back the spec they read, without the name if it is empty.
     spec.name = spec.name or cluster.spec.name
     if spec != cluster.spec:
-        version = pb.Version(index=query.number(request, "version"))
+        version = query.version(request)
         await objects.update(request, pb.Object(cluster=pb.Cluster(id=cluster.id, version=version, spec=spec)))
     for name, role in (("Worker", pb.NODE_ROLE_WORKER), ("Manager", pb.NODE_ROLE_MANAGER)):
         if query.flag(request, f"rotate{name}Token"):

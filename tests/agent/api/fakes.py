@@ -199,7 +199,7 @@ class FakeEngine:
 
     async def exec_start(self, id: str, connection: Connection | None = None, size: tuple[int, int] = (0, 0)) -> None:
         """It writes its arguments to stdout and "oops" to stderr, and ends with 3."""
-        made = self.execs[id]
+        made = self.exec_inspect(id)
         start_once(made)
         made.failed = 3
         if connection:
@@ -210,6 +210,8 @@ class FakeEngine:
                 client.sendall(written if made.command.tty else frame("stdout", written) + frame("stderr", b"oops"))
 
     def exec_inspect(self, id: str) -> Exec:
+        if id not in self.execs:
+            raise errors.NotFound(f"no exec {id}")
         return self.execs[id]
 
     def exec_resize(self, id: str, height: int, width: int) -> None:

@@ -1,0 +1,150 @@
+"""Against Docker's definition of the Engine API: every call and field has an answer, and no answer is a defect."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from schemathesis.specs.openapi.checks import response_schema_conformance
+
+from swarmd.agent.api.app import application
+from swarmd.agent.api.interface import Host, Services
+from tests.agent.api import definition
+from tests.agent.api.conftest import Api
+from tests.agent.api.fakes import FakeEngine, FakeMembership
+
+pytestmark = definition.needed
+NOUNS = ("containers", "exec", "info", "version", "_ping", "events", "system", "swarm", "nodes", "services", "tasks")
+ENDLESS = ("/events", "/logs", "/attach", "/attach/ws", "/wait", "/stats", "/exec/{id}/start", "/session")
+
+
+@pytest.mark.parametrize(("method", "path"), definition.operations(), ids=str)
+async def test_every_call_is_answered_by_a_sentence(api: Api, method: str, path: str) -> None:
+    if path == "/events":
+        pytest.skip("it answers until the client goes")
+    place = path.format(id="nosuch", name="nosuch")
+    async with asyncio.timeout(10), api.http.request(method, f"http://d/v1.50{place}", json={}) as response:
+        assert response.status < 500 or response.status in (501, 503), await response.text()
+        if response.status >= 400 and method != "HEAD":
+            assert (await response.json())["message"]
+
+
+def fields(name: str) -> list[tuple[str, Any]]:
+    if definition.FILE is None:
+        return []
+    known = {"Ulimits": [{"Name": "nofile", "Soft": 5, "Hard": 6}]}
+    return [(key, known.get(key) or definition.example(schema)) for key, schema in definition.properties(name).items()]
+
+
+@pytest.mark.parametrize(("name", "value"), fields("HostConfig"))
+async def test_no_field_of_a_host_config_is_ignored(api: Api, rootfs: bytes, name: str, value: Any) -> None:
+    await used_or_refused(api, rootfs, {"HostConfig": {name: value}}, name, value)
+
+
+@pytest.mark.parametrize(("name", "value"), fields("ContainerConfig"))
+async def test_no_field_of_a_container_is_ignored(api: Api, rootfs: bytes, name: str, value: Any) -> None:
+    await used_or_refused(api, rootfs, {name: value}, name, value)
+
+
+async def used_or_refused(api: Api, rootfs: bytes, asked: dict[str, Any], name: str, value: Any) -> None:
+    async with api.http.post("http://d/images/create?fromSrc=-&repo=demo", data=rootfs) as loaded:
+        assert loaded.status == 200
+        await loaded.read()
+    plain = await made(api, {})
+    status, told = await api.call("POST", "/containers/create", {"Image": "demo", "Cmd": ["true"]} | asked)
+    assert isinstance(told, dict)
+    if status >= 400:
+        assert status < 500, told
+        assert len(told["message"].split()) > 2
+        return
+    shown = await inspected(api, told)
+    if name not in WITHOUT_EFFECT:
+        assert comparable(shown) != comparable(plain), f"{name}={value!r} changed nothing that inspect shows"
+
+
+def comparable(shown: dict[str, Any]) -> dict[str, Any]:
+    own = [shown["Id"], shown["Id"][:12], shown["Id"][:8]]
+    text = json.dumps(shown)
+    for word in own:
+        text = text.replace(word, "")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+# The client's own business; the default of this test; or shown once the container is on a network.
+WITHOUT_EFFECT = frozenset({"Image", "ContainerIDFile", "MacAddress", "AttachStdin", "AttachStdout", "AttachStderr"})
+
+
+async def made(api: Api, asked: dict[str, Any]) -> dict[str, Any]:
+    _, created = await api.call("POST", "/containers/create", {"Image": "demo", "Cmd": ["true"]} | asked)
+    return await inspected(api, created)
+
+
+async def inspected(api: Api, created: Any) -> dict[str, Any]:
+    status, shown = await api.call("GET", f"/containers/{created['Id']}/json")
+    assert status == 200 and isinstance(shown, dict), shown
+    return shown
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The application on a port of its own, in a thread: schemathesis calls it as any client would."""
+    root: Path = tmp_path_factory.mktemp("api")
+    ready, port, loop = threading.Event(), [0], asyncio.new_event_loop()
+    runner = web.AppRunner(
+        application(Services(FakeEngine(root), FakeMembership(), Host("host1", root, "0.1.0"))), shutdown_timeout=0.1
+    )
+
+    async def serve() -> None:
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port[0] = runner.addresses[0][1]
+        ready.set()
+
+    def run() -> None:
+        loop.run_until_complete(serve())
+        loop.run_forever()
+        loop.run_until_complete(runner.cleanup())
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert ready.wait(10)
+    yield f"http://127.0.0.1:{port[0]}"
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+def called() -> list[tuple[str, str]]:
+    return [
+        (method, path)
+        for method, path in definition.operations()
+        if path.split("/")[1] in NOUNS and not path.endswith(ENDLESS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    return schemathesis.openapi.from_dict(definition.with_nulls())
+
+
+@pytest.mark.parametrize(("method", "path"), called(), ids=str)
+def test_no_request_is_a_defect(address: str, schema: Any, method: str, path: str) -> None:
+    operation = schema[path][method]
+
+    @settings(max_examples=6, deadline=5000, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy())
+    def check(case: Any) -> None:
+        response = case.call(base_url=address, timeout=5)
+        assert response.status_code < 500 or response.status_code in (501, 503), response.text
+        if response.status_code < 300:
+            case.validate_response(response, checks=[response_schema_conformance])
+
+    check()
