@@ -51,6 +51,10 @@ def decompressed(path: Path) -> Iterator[IO[bytes]]:
                     yield stream
         except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
             raise Invalid(f"the archive is damaged or cut off: {error}") from None
+        except OSError as error:
+            if error.errno is None:  # bzip2's way to say so
+                raise Invalid(f"the archive is damaged or cut off: {error}") from None
+            raise
 
 
 class Digested:

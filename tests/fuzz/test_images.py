@@ -1,5 +1,6 @@
 """Image archives of any content are read or refused: what docker save writes, OCI layouts, layers cut off anywhere."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -92,3 +93,12 @@ def test_layers_with_damage(tmp_path: Path, content: bytes, keep: int, at: int, 
     except RuntimeFault:
         return
     images(data)
+
+
+@fuzz
+@given(st.sampled_from([b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"]), st.binary(max_size=80))
+@example(b"BZh9", b"garbage" * 9)
+def test_what_only_begins_like_a_compressed_file(tmp_path: Path, magic: bytes, rest: bytes) -> None:
+    (tmp_path / "layer").write_bytes(magic + rest)
+    with contextlib.suppress(RuntimeFault):
+        archive.digest(tmp_path / "layer")
