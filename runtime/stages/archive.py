@@ -82,8 +82,8 @@ def _enter(request: dict[str, Any], pidfd: list[int]) -> int:
     lower: list[str] = request["lower"]
     if request["action"] == "export":
         # Read-only, of its layers and what it has written: a running container's own mount stays its own.
-        layers = [("lowerdir+", path) for path in (f"{directory}/upper", *lower)]
-        fd = syscalls.new_filesystem("overlay", [("source", "overlay"), *layers], syscalls.ATTR_RDONLY)
+        layers = [("lowerdir+", path) for path in (f"{directory}/upper", *lower, f"{directory}/rootfs")]
+        fd = mounts.new("overlay", [("source", "overlay"), *layers], syscalls.ATTR_RDONLY)
     else:
         fd = mounts.overlay(lower, directory, f"{directory}/rootfs", syscalls.ATTR_NODEV, -1)
         for entry in request["binds"]:

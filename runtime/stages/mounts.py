@@ -57,7 +57,7 @@ def perform(root: int, mount: dict[str, Any], user: int = -1, owner: tuple[int, 
             _map_in_place([path for key, path in layers(data) if key == "lowerdir+"], user)
         if subpath := dict(data).get("swarmd.subpath"):
             data.remove(("swarmd.subpath", subpath))
-        fd = _new(mount["type"], [("source", source or mount["type"]), *layers(data)], attributes)
+        fd = new(mount["type"], [("source", source or mount["type"]), *layers(data)], attributes)
         if subpath:
             fd = _below(fd, root, target, subpath)
     try:
@@ -79,14 +79,15 @@ def _bind(source: str, options: list[str], user: int) -> int:
     return fd
 
 
-def _new(fstype: str, options: list[tuple[str, str]], attributes: int) -> int:
+def new(fstype: str, options: list[tuple[str, str]], attributes: int) -> int:
+    """A new file system; of an overlay without an upper directory, the last of its layers is ours and empty."""
     try:
         return syscalls.new_filesystem(fstype, options, attributes)
     except OSError:
         lower = [value for key, value in options if key == "lowerdir+"]
         if not lower:
             raise
-    # Before Linux 6.5: by mount(2), for a moment on the last of the layers, which is ours and empty.
+    # Before Linux 6.5: by mount(2), for a moment on that last one.
     syscalls.mount("overlay", lower[-1], "overlay", 0, f"lowerdir={':'.join(map(_escaped, lower))}")
     fd = syscalls.open_tree(lower[-1], False)
     syscalls.umount(lower[-1], syscalls.MNT_DETACH)
