@@ -224,7 +224,7 @@ def task(id: str, node_id: str, state: int = states.ASSIGNED, *, networks: Seque
 
 
 def node(id: str, *, networks: Sequence[str] = (), manager_addr: str = "") -> pb.Node:
-    made = pb.Node(id=id, description=pb.NodeDescription(hostname=f"host-{id}"))
+    made = pb.Node(id=id, description=pb.NodeDescription(hostname=f"host-{id}", addr=f"10.1.1.{ord(id[-1])}"))
     if manager_addr:
         made.manager_status.addr = manager_addr
         made.manager_status.reachability = pb.REACHABILITY_REACHABLE
