@@ -3,7 +3,8 @@
     ID.task     as a manager assigned it
     ID.status   how far this node has come with it, which is ahead of what managers know
 
-**Invariant:** a file is whole or not there.  Who runs what is read from here is the worker.
+**Invariant:** a file is whole or not there.  Who runs what is read from here is the worker.  A disk that takes no file
+does not end what runs: it is said once, and managers name their tasks again after a restart.
 """
 
 import logging
@@ -26,13 +27,23 @@ class Assignments:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._complaining = True  # of the first failure in a row
 
     def save(self, task: Task) -> None:
         """What a manager says; the status is then that of `save_status`, if there is one."""
-        write_atomically(self._path(task.id, TASK), task.SerializeToString())
+        self._write(self._path(task.id, TASK), task.SerializeToString())
 
     def save_status(self, task_id: str, status: TaskStatus) -> None:
-        write_atomically(self._path(task_id, STATUS), status.SerializeToString())
+        self._write(self._path(task_id, STATUS), status.SerializeToString())
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            write_atomically(path, content)
+            self._complaining = True
+        except OSError as error:
+            if self._complaining:
+                log.error("tasks of this node are not kept over a restart: %s: %s", path, error.strerror)
+            self._complaining = False
 
     def drop(self, task_id: str) -> None:
         self._path(task_id, TASK).unlink(missing_ok=True)

@@ -35,16 +35,17 @@ class NetworkKeeper:
     async def update(self, told: Assignments) -> None:
         """Take over what a manager says, and try to make it so."""
         self._state.update(told)
-        self._state.save()
         await self.apply()
 
     async def apply(self) -> None:
-        """Never raises for what the kernel refuses: `run` goes on trying."""
+        """Never raises: `run` goes on trying, and one fact that is wrong must not take the node out of the cluster."""
         try:
+            self._state.save()
             await self._networks.apply(self._state.desired())
-        except (RuntimeFault, OSError) as error:
+        except Exception as error:
             if not self._failed.is_set():
-                log.error("the cluster's networks are not as they should be: %s", error)
+                known = isinstance(error, RuntimeFault | OSError)
+                log.error("the cluster's networks are not as they should be: %s", error, exc_info=not known)
             self._failed.set()
             return
         if self._failed.is_set():

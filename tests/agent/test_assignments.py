@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 from swarmd.agent.assignments import Assignments
@@ -44,3 +45,20 @@ def test_nothing_stays_of_a_task_that_was_dropped_while_it_ended(tmp_path: Path)
     assignments.save_status("a", TaskStatus(state=FAILED))
     assert assignments.load() == []
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_takes_no_file_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assignments = Assignments(tmp_path)
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("swarmd.agent.assignments.write_atomically", full)
+        assignments.save(Task(id="a"))
+        assignments.save(Task(id="b"))
+    assert [record.message.count("No space left") for record in caplog.records] == [1]
+    assignments.save(Task(id="a"))
+    assert [task.id for task in assignments.load()] == ["a"]
