@@ -1,6 +1,8 @@
 import errno
 from pathlib import Path
 
+import pytest
+
 from swarmd.agent.assignments import Assignments
 from swarmd.proto.objects_pb2 import Task, TaskStatus
 from swarmd.proto.task_states import ASSIGNED, FAILED, RUNNING
