@@ -13,12 +13,17 @@ from typing import Any
 
 import msgspec
 
-from swarmd.runtime.errors import Invalid, NotFound, ReadOnly, RuntimeFault, StartError
+from swarmd.runtime.errors import Exhausted, Invalid, NotFound, ReadOnly, RuntimeFault, StartError
 from swarmd.runtime.model import BindMount, ContainerState
 from swarmd.runtime.spawner_client import Spawner, readable
 
 _CHUNK = 1 << 18
-_ERRORS: dict[str, type[RuntimeFault]] = {"missing": NotFound, "invalid": Invalid, "read-only": ReadOnly}
+_ERRORS: dict[str, type[RuntimeFault]] = {
+    "missing": NotFound,
+    "invalid": Invalid,
+    "read-only": ReadOnly,
+    "full": Exhausted,
+}
 
 
 class Found(msgspec.Struct, frozen=True, rename="camel"):
@@ -55,14 +60,16 @@ def _request(place: Place, action: str, **more: Any) -> dict[str, Any]:
         "action": action,
         "directory": str(place.directory),
         "lower": [str(layer) for layer in reversed(place.layers)],
+        "name": place.state.name,
         "binds": binds,
+        "read_only": place.state.config.security.read_only_root,
         "linux": {"namespaces": linux["namespaces"]},
         **more,
     }
 
 
 def _options(mount: BindMount) -> list[str]:
-    return ["rbind", "nodev", "ro" if mount.read_only else "rw"]
+    return ["rbind" if mount.recursive else "bind", "nodev", "ro" if mount.read_only else "rw"]
 
 
 def _descriptors(place: Place, data: int) -> list[int]:
@@ -129,11 +136,14 @@ async def _reading(
 async def put(
     spawner: Spawner, place: Place, path: str, content: AsyncIterator[bytes], *, own: bool, keep_kinds: bool, user: str
 ) -> None:
-    """Unpack an archive into a directory. own: all of it is to belong to the container's user; keep_kinds: a directory
-    is not replaced by what is none, nor the other way. Raises NotFound, Invalid, ReadOnly."""
+    """Unpack an archive into a directory. Raises NotFound, Invalid, ReadOnly, Exhausted.
+
+    own: all of it is to belong to the container's user, if it has one; keep_kinds: a directory is not replaced by what
+    is none, nor the other way.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    request = _request(place, "put", path=path, own=own, keep_kinds=keep_kinds, user=user)
+    request = _request(place, "put", path=path, keep_kinds=keep_kinds, user=user if own else "")
     asking = asyncio.create_task(_asked(spawner, request, _descriptors(place, reader)))
     try:
         await asyncio.sleep(0)

@@ -60,7 +60,7 @@ _AT_RECURSIVE = 0x8000
 _AT_EMPTY_PATH = 0x1000
 _AT_FDCWD = -100
 _MOVE_MOUNT_BOTH_EMPTY = 0x4 | 0x40
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 0x02, 0x08, 0x10
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -189,6 +189,12 @@ def open_beneath(root: int, path: str, flags: int, mode: int = 0) -> int:
     """Open path as if root were "/": no symlink and no ".." leads out of it."""
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
     return _syscall(path, _OPENAT2, root, os.fsencode(path), how, len(how))
+
+
+def open_within(directory: int, path: str, flags: int) -> int:
+    """Open path below a directory; EXDEV when a symlink or ".." of it leads out."""
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    return _syscall(path, _OPENAT2, directory, os.fsencode(path), how, len(how))
 
 
 def syncfs(fd: int, path: str) -> None:

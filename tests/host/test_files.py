@@ -90,8 +90,8 @@ async def test_in_and_out(host: Host, running: bool, user: str) -> None:
 async def test_what_is_there_and_what_is_not(host: Host) -> None:
     id = await host.make("true")
     found = await host.engine.file_stat(id, "/bin/sh")
-    assert found.link_target == "busybox"
-    with pytest.raises(NotFound, match="/nope: no such file"):
+    assert found.link_target == "/bin/busybox"
+    with pytest.raises(NotFound, match="could not find the file /nope in container"):
         await host.engine.file_stat(id, "/nope")
     with pytest.raises(NotFound, match="/nope"):
         await put(host, id, "/nope", ("f", "file", b""))
@@ -131,6 +131,67 @@ async def test_what_may_not_be_written(host: Host) -> None:
         await put(host, id, "/tmp", ("f", "file", b""))
 
 
+async def test_a_root_that_is_read_only_is_so_while_nothing_runs(host: Host) -> None:
+    (host.root / "bound").mkdir()
+    mounts = (BindMount(source=str(host.root / "bound"), target="/b"),)
+    id = await host.make("true", security=Security(read_only_root=True), mounts=mounts)
+    with pytest.raises(ReadOnly, match=r"/tmp in container .* is read-only"):
+        await put(host, id, "/tmp", ("f", "file", b""))
+    await put(host, id, "/b", ("f", "file", b"1"))
+    assert (host.root / "bound/f").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_no_path_leads_above_the_root(host: Host, running: bool) -> None:
+    id = await (host.start if running else host.make)("sleep", "60")
+    for path in ("/..", "/../..", "/bin/../..", "/../."):
+        entries = (await got(host, id, path))[1]
+        assert {name.strip("./").partition("/")[0] for name in entries} >= {"bin", "etc", "tmp"}
+        assert not any("config.json" in name or "rootfs" in name or ".." in name for name in entries)
+        await put(host, id, path, ("at-the-top", "file", b""))
+        assert (await host.engine.file_stat(id, "/at-the-top")).size == 0
+    assert not (host.root / f"data/containers/{id}/at-the-top").exists()
+
+
+async def test_links_are_copied_as_links_unless_the_path_ends_as_a_directory(host: Host) -> None:
+    id = await host.make("true")
+    links = (("d", "dir", ""), ("d/f", "file", b"1"), ("l", "link", "d"), ("m", "link", "/tmp/l"), ("n", "link", "no"))
+    await put(host, id, "/tmp", *links)
+    assert {(await host.engine.file_stat(id, f"/tmp/{link}")).link_target for link in "lm"} == {"/tmp/d"}
+    assert (await host.engine.file_stat(id, "/tmp/n")).link_target == "/tmp/no"
+    for path, names in (
+        ("/tmp/m", {"m"}),
+        ("/tmp/m/", {"m", "m/f"}),
+        ("/tmp/m/.", {".", "./f"}),
+        ("/tmp/./d", {"d", "d/f"}),
+    ):
+        found, entries, _ = await got(host, id, path)
+        assert set(entries) == names
+        assert entries[min(names)].issym() == (path == "/tmp/m") == bool(found.link_target)
+    assert {"", "/bin", "/tmp/d/f"} <= {name.removesuffix("/") for name in (await got(host, id, "/"))[1]}
+    with pytest.raises(Invalid, match="not a directory"):
+        await host.engine.file_stat(id, "/tmp/d/f/")
+    await put(host, id, "/tmp/m", ("g", "file", b"2"))
+    assert (await got(host, id, "/tmp/d/g"))[2] == {"g": b"2"}
+
+
+async def test_names_attributes_and_holes_are_kept(host: Host) -> None:
+    name, value = os.fsdecode(b"caf\xe9 \n"), os.fsdecode(b"\0\xff=1\n")
+    id = await host.make("true")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode, entry.mtime = 8 << 20, 0o4755, 1.5
+        entry.pax_headers = {"SCHILY.xattr.user.a": value, "SCHILY.xattr.trusted.overlay.opaque": "y"}
+        tar.addfile(entry, io.BytesIO(bytes(entry.size)))
+    await host.engine.file_unpack(id, "/tmp", pieces(buffer.getvalue()))
+    written = Path(os.fsdecode(os.fsencode(host.root / f"data/containers/{id}/upper/tmp"))) / name
+    assert written.stat().st_blocks * 512 < 1 << 20 and written.stat().st_size == 8 << 20
+    entry = (await got(host, id, "/tmp/."))[1][f"./{name}"]
+    assert (entry.mode, entry.mtime, entry.size) == (0o4755, 1.5, 8 << 20)
+    assert entry.pax_headers["SCHILY.xattr.user.a"] == value and not any("trusted" in h for h in entry.pax_headers)
+
+
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
@@ -160,8 +221,13 @@ async def test_links_lead_nowhere_but_inside(host: Host) -> None:
     for path in ("/tmp/l", "/tmp/m"):
         with pytest.raises(NotFound):
             await put(host, id, path, ("f", "file", b""))
-    with pytest.raises((NotFound, Invalid)):
-        await put(host, id, "/tmp", ("x", "link", str(outside)), ("x/f", "file", b"out"))
+    for link in (str(outside), "/etc", "../etc"):  # nor out of the directory, inside the container
+        with pytest.raises(Invalid, match="leads out of /tmp by a link"):
+            await put(host, id, "/tmp", ("x", "link", link), ("x/f", "file", b"out"))
+        with pytest.raises(Invalid, match="leads out of /tmp by a link"):
+            await put(host, id, "/tmp", ("x", "link", link), ("y", "hard", "x/passwd"))
+    with pytest.raises(NotFound):
+        await host.engine.file_stat(id, "/etc/f")
     assert [path.name for path in outside.iterdir()] == ["secret"]
 
 
