@@ -32,6 +32,7 @@ _KINDS = {
     errno.ENOTDIR: "invalid",
     errno.EISDIR: "invalid",
     errno.ENAMETOOLONG: "invalid",
+    errno.EFBIG: "invalid",
     errno.ENOSPC: "full",
     errno.EDQUOT: "full",
 }

@@ -205,13 +205,22 @@ def _set_attributes(fd: int, entry: tarfile.TarInfo) -> None:
 
 
 def _copy(tar: tarfile.TarFile, entry: tarfile.TarInfo, fd: int) -> None:
-    content = tar.extractfile(entry)
-    while content and (chunk := content.read(BLOCK)):
-        if chunk == _ZEROES:
-            os.lseek(fd, len(chunk), os.SEEK_CUR)  # a hole
-        else:
-            files.write_all(fd, chunk)
-    os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
+    """Holes are not read: those of a small archive may be larger than any disk."""
+    stream: Any = tar.fileobj
+    stream.seek(entry.offset_data)
+    for offset, size in entry.sparse or [(0, entry.size)]:  # type: ignore[misc]
+        os.lseek(fd, offset, os.SEEK_SET)
+        left: int = size
+        while left > 0:
+            chunk = stream.read(min(left, BLOCK))
+            if not chunk:
+                raise tarfile.ReadError(f"it ends in the middle of {entry.name!r}")
+            if chunk == _ZEROES:
+                os.lseek(fd, len(chunk), os.SEEK_CUR)
+            else:
+                files.write_all(fd, chunk)
+            left -= len(chunk)
+    os.ftruncate(fd, entry.size)
 
 
 def _make_room(holder: int, name: str, path: str, directory: bool, keep_kinds: bool) -> None:
