@@ -6,7 +6,8 @@ Invariant: this daemon never opens a path of a container's.
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,27 +86,29 @@ async def _asked(spawner: Spawner, request: dict[str, Any], fds: list[int]) -> N
 
 
 async def stat(spawner: Spawner, place: Place, path: str) -> Found:
-    async for found in _reading(spawner, _request(place, "stat", path=path), place):
-        assert isinstance(found, Found)
-        return found
-    raise RuntimeFault(f"{path}: nothing was said of it")
+    async with aclosing(get(spawner, place, path, "stat")) as pieces:
+        found = await anext(pieces)
+    assert isinstance(found, Found)
+    return found
 
 
-async def get(spawner: Spawner, place: Place, path: str) -> AsyncIterator[Found | bytes]:
+async def get(spawner: Spawner, place: Place, path: str, action: str = "get") -> AsyncGenerator[Found | bytes, None]:
     """What is there, then the archive of it. Raises NotFound; an error in the middle ends it with RuntimeFault."""
-    async for piece in _reading(spawner, _request(place, "get", path=path), place):
-        yield piece
+    async with aclosing(_reading(spawner, _request(place, action, path=path), place)) as pieces:
+        async for piece in pieces:
+            yield piece
 
 
 async def export(spawner: Spawner, place: Place) -> AsyncIterator[bytes]:
-    async for piece in _reading(spawner, _request(place, "export"), place, stat_first=False):
-        assert isinstance(piece, bytes)
-        yield piece
+    async with aclosing(_reading(spawner, _request(place, "export"), place, stat_first=False)) as pieces:
+        async for piece in pieces:
+            assert isinstance(piece, bytes)
+            yield piece
 
 
 async def _reading(
     spawner: Spawner, request: dict[str, Any], place: Place, stat_first: bool = True
-) -> AsyncIterator[Found | bytes]:
+) -> AsyncGenerator[Found | bytes, None]:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     try:
