@@ -24,7 +24,7 @@ from swarmd.runtime.attach import Replay, Streams
 from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.changes import Change, changes
 from swarmd.runtime.container import Container
-from swarmd.runtime.errors import Conflict, Invalid, NotFound, StartError
+from swarmd.runtime.errors import Conflict, Invalid, NotFound, RuntimeFault
 from swarmd.runtime.events import Events
 from swarmd.runtime.exec import Command, Exec, ExecResult, Execs
 from swarmd.runtime.images.store import ImageStore
@@ -94,8 +94,8 @@ class Engine:
         container = self._find(id)
         try:
             await container.start()
-        except StartError:
-            if container.state.config.auto_remove:
+        except (RuntimeFault, OSError):
+            if container.state.config.auto_remove and not container.running:
                 await self.remove(container.id)
             raise
         container.want()

@@ -17,8 +17,6 @@ from swarmd.runtime.model import DeviceRule, Limits
 from swarmd.runtime.resources import device_number
 
 CONTROLLERS = ("freezer", "cpu", "cpuacct", "memory", "pids", "devices", "blkio", "cpuset")
-# A group of it needs processors before it takes a process, and all of them is what a process has without one.
-_WHEN_ASKED = "cpuset"
 _RATES = (
     ("read_bps", "blkio_read_bps"),
     ("write_bps", "blkio_write_bps"),
@@ -40,7 +38,7 @@ class Hierarchy:
     def create(self, id: str, limits: Limits, rules: Sequence[DeviceRule] | None = None) -> "Cgroup":
         cgroup = self._cgroup(id)
         with ExitStack() as undo:
-            for directory in cgroup.ordinary():
+            for directory in dict.fromkeys(cgroup.directories.values()):
                 directory.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     directory.mkdir()
@@ -55,7 +53,8 @@ class Hierarchy:
 
     def load(self, id: str) -> "Cgroup":
         cgroup = self._cgroup(id)
-        if not cgroup.directories["freezer"].is_dir():
+        # Any of them: a crash in the middle of making or removing it leaves a part.
+        if not any(directory.is_dir() for directory in cgroup.directories.values()):
             raise NotFound(f"container {id} has no cgroup {cgroup.directories['freezer']}")
         return cgroup
 
@@ -77,13 +76,7 @@ class Cgroup:
     def procs_files(self) -> list[str]:
         # `tasks`: a single thread that moves itself need not wait for the kernel's lock on all forks of the host, which
         # takes about 10 ms; and those that enter here have a single thread.
-        cpuset = self.directories.get(_WHEN_ASKED)
-        made = [*self.ordinary(), *([cpuset] if cpuset and cpuset.is_dir() else [])]
-        return [str(directory / "tasks") for directory in made]
-
-    def ordinary(self) -> list[Path]:
-        """The directories that every group has, each once."""
-        return list(dict.fromkeys(path for name, path in self.directories.items() if name != _WHEN_ASKED))
+        return [str(directory / "tasks") for directory in dict.fromkeys(self.directories.values())]
 
     def pids(self) -> list[int]:
         return files.pids(self.directories["freezer"])
@@ -109,21 +102,26 @@ class Cgroup:
                 continue
             if not (cpu / name).exists():
                 raise Unsupported(f"this host's kernel gives groups no real-time processor time: {name} is missing")
-            files.write(cpu / name, value)
+            try:
+                files.write(cpu / name, value)
+            except OSError as error:
+                said = error.strerror
+                raise Unsupported(f"this host gives its containers no such real-time processor time: {said}") from None
 
     def _limit_cpuset(self, limits: Limits) -> None:
         asked = bool(limits.cpuset_cpus or limits.cpuset_mems)
         cpuset = self._directory("cpuset", "the set of CPUs", asked)
-        if cpuset is None or not (asked or cpuset.is_dir()):
+        if cpuset is None:
             return
-        _make_cpuset(cpuset)
+        _fill_cpuset(cpuset.parent)
+        # A group takes no process before it has processors and memory nodes.
         for name, value in (("cpuset.cpus", limits.cpuset_cpus), ("cpuset.mems", limits.cpuset_mems)):
             try:
-                files.write(cpuset / name, value or (cpuset.parent / name).read_text().strip())
+                files.write(cpuset / name, value or _held(cpuset.parent / name))
             except OSError as error:
-                raise Invalid(f"{name.partition('.')[2]} {value!r}: this host does not have them ({error})") from None
-        for pid in files.pids(self.directories["freezer"]):  # those that run already
-            files.write(cpuset / "cgroup.procs", pid)
+                if not value:
+                    raise
+                raise Invalid(f"{name.partition('.')[2]} {value!r} are not on this host: {error.strerror}") from None
 
     def _limit_block_devices(self, limits: Limits) -> None:
         weights = bool(limits.blkio_weight or limits.blkio_weight_device)
@@ -254,15 +252,17 @@ class Cgroup:
         return self.directories.get(controller)
 
 
-def _make_cpuset(directory: Path) -> None:
-    """Make a group and those above it, each with what the one above it has."""
-    if directory.is_dir() and (directory / "cpuset.cpus").read_text().strip():
+def _fill_cpuset(directory: Path) -> None:
+    """Give a group, and those above it, what the one above it has: a new one has nothing."""
+    if _held(directory / "cpuset.cpus") and _held(directory / "cpuset.mems"):
         return
-    if not (directory.parent / "cpuset.cpus").read_text().strip() if directory.parent.is_dir() else True:
-        _make_cpuset(directory.parent)
-    directory.mkdir(exist_ok=True)
+    _fill_cpuset(directory.parent)
     for name in ("cpuset.cpus", "cpuset.mems"):
-        files.write(directory / name, (directory.parent / name).read_text().strip())
+        files.write(directory / name, _held(directory.parent / name))
+
+
+def _held(file: Path) -> str:
+    return file.read_text().strip()
 
 
 def _numbers(file: Path) -> tuple[int, ...]:

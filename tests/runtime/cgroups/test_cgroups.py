@@ -149,3 +149,16 @@ def test_a_host_without_cgroups_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "mountinfo").write_text("1 1 0:1 / / rw - ext4 /dev/sda rw\n")
     with pytest.raises(Unsupported, match="no cgroup hierarchy"):
         detect("swarmd", tmp_path / "mountinfo")
+
+
+def test_v1_what_a_crash_left_of_a_group_is_found_and_removed(kernel: Path) -> None:
+    hierarchy = v1.Hierarchy({name: kernel / name for name in V1_FILES}, "swarmd")
+    hierarchy.create("abc", LIMITS)
+    shutil.rmtree(kernel / "freezer/swarmd/abc")
+    assert list(hierarchy.list()) == ["abc"]
+    left = hierarchy.load("abc")
+    left.kill()
+    left.remove()
+    assert list(hierarchy.list()) == []
+    with pytest.raises(NotFound):
+        hierarchy.load("abc")
