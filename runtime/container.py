@@ -37,6 +37,7 @@ class Container:
     def __init__(self, directory: Directory, record: Record, host: Host, find_peer: FindPeer) -> None:
         self.directory, self.record, self._host, self._find_peer = directory, record, host, find_peer
         self.removed = False
+        self.held = False  # not to be removed at its end, as it is being restarted
         self._changing = asyncio.Lock()  # one start, stop or remove at a time
         self._pidfd = -1
         self._shimfd = -1
@@ -73,6 +74,7 @@ class Container:
             if self.running:
                 raise Conflict(f"container {self.state.name} is already running")
             self._unwanted.clear()
+            self._observe(False, restart_count=0)  # what its policy did is over: the user starts it
             await self._launch()
 
     async def _launch(self) -> None:
@@ -176,8 +178,10 @@ class Container:
                 await asyncio.wait_for(self._unwanted.wait(), pause)
             pause = restart.next_pause(pause, 0.0)
             async with self._changing:
+                if self.removed:
+                    return
                 self._observe(False, restarting=False)
-                if self.removed or self.running or not self._restart_wanted():
+                if self.running or not self._restart_wanted():
                     return
                 self._observe(False, restart_count=self.state.restart_count + 1)
                 with contextlib.suppress(Exception):  # recorded as this run's exit
@@ -201,14 +205,17 @@ class Container:
 
     async def _conclude(self) -> None:
         """Release what a run that has ended held, and report how it ended."""
-        ended = self.directory.exit()
+        run, ended = self.directory.run(), self.directory.exit()
         try:
             await self._release()
         except (OSError, RuntimeFault) as error:
             # The exit is known and others wait for it; removing the container releases again, and tells the user.
             _LOG.error("container %s has ended, but holds on to the host: %s", self.id, error)
         phase = Phase.EXITED if ended else Phase.DEAD
-        if ended is None:
+        if ended is None and run and run.boot != files.boot_id():
+            phase = Phase.EXITED
+            ended = Exit(code=137, at=time.time_ns(), error="the host went down while it ran")
+        elif ended is None:
             why = "its shim was killed, so how the program ended is not known; what was left of it has been killed"
             ended = Exit(code=137, at=time.time_ns(), error=why)
         self._observe(True, phase=phase, pid=0, exit=ended, networks=(), ports=(), paused=False)
@@ -326,7 +333,12 @@ class Container:
             if self.removed:
                 raise NotFound(f"container {self.state.name} has been removed")
             if self.running:
-                await asyncio.to_thread(self._host.cgroups.load(self.id).update, limits)
+                cgroup = self._host.cgroups.load(self.id)
+                try:
+                    await asyncio.to_thread(cgroup.update, limits)
+                except BaseException:
+                    await asyncio.to_thread(cgroup.update, self.state.config.limits)  # all of it or nothing
+                    raise
             config = msgspec.structs.replace(self.state.config, limits=limits, restart=policy)
             self._observe(True, config=config)
             self._publish("update")

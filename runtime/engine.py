@@ -106,8 +106,12 @@ class Engine:
 
     async def restart(self, id: str, timeout: float | None = None, signal: int = 0) -> None:
         container = self._find(id)
-        await container.stop(timeout, signal)
-        await self.start(container.id)
+        container.held = True
+        try:
+            await container.stop(timeout, signal)
+            await self.start(container.id)
+        finally:
+            container.held = False
         self.publish("container", "restart", container.id, container.attributes())
 
     async def pause(self, id: str) -> None:
@@ -334,7 +338,7 @@ class Engine:
             # One container's trouble must not take the others' keepers with it.
             _LOG.exception("container %s is no longer followed; it is adopted when swarmd starts again", container.id)
             return
-        if container.state.config.auto_remove and not container.removed:
+        if container.state.config.auto_remove and not container.removed and not container.held:
             with contextlib.suppress(NotFound):
                 await self.remove(container.id)
 

@@ -174,6 +174,8 @@ async def _next_exit(request: web.Request, state: ContainerState) -> Exit:
         async for event in stream:
             if event.id == state.id and event.action == "die":
                 return Exit(code=int(event.attributes["exitCode"]), at=event.at)
+            if event.id == state.id and event.action == "destroy":
+                return state.exit or Exit(code=0, at=event.at)
     raise AssertionError("events do not end")
 
 

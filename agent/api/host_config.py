@@ -252,11 +252,13 @@ def _log(host: Fields) -> LogConfig:
         raise Invalid(f"log option {unknown} is not supported: use max-size, max-file and compress")
     if compress not in ("true", "false"):
         raise Invalid(f"log option compress is {compress!r}: it is true or false")
+    if files and not (_NUMBER.fullmatch(files) and int(files) > 0):
+        raise Invalid(f"log option max-file is {files!r}: it is a number from 1 on")
     default = LogConfig()
     return LogConfig(
         driver=driver,
         max_size=mounts.size(size) if size else default.max_size,
-        max_file=int(files) if _NUMBER.fullmatch(files) else default.max_file,
+        max_file=int(files) if files else default.max_file,
         compress=compress == "true",
     )
 

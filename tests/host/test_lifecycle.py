@@ -1,0 +1,78 @@
+"""What users do with a container between its start and its end."""
+
+import asyncio
+import os
+
+import pytest
+
+from swarmd.runtime.errors import Conflict, Invalid, RuntimeFault
+from swarmd.runtime.model import Limits, Phase
+from tests.host.engine_host import Host, until
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and cgroups")]
+
+
+async def test_a_pause_stops_it_where_it_is(host: Host) -> None:
+    id = await host.start("sh", "-c", "while :; do echo x >> /count; sleep 0.01; done", stop_signal="KILL")
+    count = host.root / f"data/containers/{id}/upper/count"
+    await until("counting", lambda: count.exists() and count.stat().st_size > 4)
+    await host.engine.pause(id)
+    before = count.stat().st_size
+    with pytest.raises(Conflict, match="paused: unpause it first"):
+        await host.engine.exec(id, ["true"])
+    assert host.engine.inspect(id).paused and count.stat().st_size == before
+    await host.engine.unpause(id)
+    await until("counting again", lambda: count.stat().st_size > before)
+    await host.engine.pause(id)
+    await asyncio.wait_for(host.engine.stop(id), 5)
+    assert host.engine.inspect(id).phase is Phase.EXITED and not host.engine.inspect(id).paused
+
+
+async def test_a_restart_keeps_even_what_is_removed_at_its_end(host: Host) -> None:
+    id = await host.start("sleep", "60", auto_remove=True, stop_signal="KILL")
+    first = host.engine.inspect(id).pid
+    await host.engine.restart(id)
+    assert host.engine.inspect(id).pid not in (0, first)
+    await host.engine.kill(id)
+    await until("its removal", lambda: not any(state.id == id for state in host.engine.list()))
+
+
+async def test_other_limits_all_or_none(host: Host) -> None:
+    id = await host.start("sleep", "60", limits=Limits(cpu_shares=100))
+    await host.engine.update(id, Limits(cpu_shares=200, pids=9), "always")
+    seen = await host.engine.exec(id, ["cat", "/sys/fs/cgroup/cpu/cpu.shares", "/sys/fs/cgroup/pids/pids.max"])
+    assert seen.stdout.split() == [b"200", b"9"]
+    with pytest.raises(RuntimeFault):
+        await host.engine.update(id, Limits(cpu_shares=300, cpuset_cpus="999"), "no")
+    seen = await host.engine.exec(id, ["cat", "/sys/fs/cgroup/cpu/cpu.shares"])
+    assert seen.stdout == b"200\n"
+    config = host.engine.inspect(id).config
+    assert (config.limits.cpu_shares, config.restart) == (200, "always")
+
+
+async def test_another_name(host: Host) -> None:
+    id = await host.make("true", name="one")
+    await host.make("true", name="two")
+    with pytest.raises(Conflict, match="two is taken"):
+        await host.engine.rename("one", "two")
+    with pytest.raises(Invalid, match="must begin"):
+        await host.engine.rename("one", "-x")
+    await host.engine.rename("one", "three")
+    assert host.engine.inspect("three").id == id
+
+
+async def test_restarts_are_counted_until_the_user_starts_it(host: Host) -> None:
+    id = await host.start("false", restart="on-failure:2")
+
+    def given_up() -> bool:
+        state = host.engine.inspect(id)
+        return state.restart_count == 2 and state.phase is Phase.EXITED and not state.restarting
+
+    await until("the end of the last try", given_up)
+    await host.engine.start(id)
+    await until("two more", lambda: host.engine.inspect(id).restart_count == 2)
+    again = await host.start("false", restart="always")
+    await until("a pause between", lambda: host.engine.inspect(again).restarting)
+    await host.engine.stop(again)
+    assert not host.engine.inspect(again).restarting
+    await host.engine.remove(again)
