@@ -62,15 +62,16 @@ async def test_another_name(host: Host) -> None:
 
 
 async def test_restarts_are_counted_until_the_user_starts_it(host: Host) -> None:
-    id = await host.start("false", restart="on-failure:2")
+    id = await host.start("sh", "-c", "echo >> /runs; exit 1", restart="on-failure:2")
+    runs = host.root / f"data/containers/{id}/upper/runs"
 
-    def given_up() -> bool:
-        state = host.engine.inspect(id)
-        return state.restart_count == 2 and state.phase is Phase.EXITED and not state.restarting
+    def ended(times: int) -> bool:
+        return runs.exists() and runs.stat().st_size == times and host.engine.inspect(id).phase is Phase.EXITED
 
-    await until("the end of the last try", given_up)
+    await until("the end of the last try", lambda: ended(3))
+    assert host.engine.inspect(id).restart_count == 2
     await host.engine.start(id)
-    await until("two more", lambda: host.engine.inspect(id).restart_count == 2)
+    await until("three more", lambda: ended(6))
     again = await host.start("false", restart="always")
     await until("a pause between", lambda: host.engine.inspect(again).restarting)
     await host.engine.stop(again)
