@@ -241,6 +241,7 @@ class Container:
         self._want(False)
         async with self._changing:
             if not self.running:
+                self._observe(False, restarting=False)
                 return
             image = self._host.images.get(self.state.image_id)
             grace = self.state.config.stop_timeout if timeout is None else timeout
