@@ -194,6 +194,14 @@ class Cgroup:
         return files.wait_until(frozen, time.monotonic() + timeout)
 
     def kill(self, timeout: float = 10.0) -> None:
+        try:
+            self._kill(timeout)
+        except OSError as error:
+            # Its run has ended, and another removed it meanwhile: there is nothing left to kill.
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+
+    def _kill(self, timeout: float) -> None:
         """A frozen group can't fork, so one pass of signals reaches everything; thawed, it dies."""
         freezer = self.directories["freezer"]
         if not (freezer / "freezer.state").exists():

@@ -188,9 +188,11 @@ class Cgroup:
     def kill(self, timeout: float = 10.0) -> None:
         try:
             files.write(self.directory / "cgroup.kill", 1)
-        except FileNotFoundError:
-            if self.directory.is_dir():
+        except OSError as error:
+            if error.errno == errno.ENOENT and self.directory.is_dir():
                 self._kill_frozen(timeout)
+            elif error.errno not in (errno.ENOENT, errno.ENODEV):  # these: removed meanwhile
+                raise
 
     def _kill_frozen(self, timeout: float) -> None:
         """For kernels before 5.14: a frozen group can't fork, and in v2 it dies without being thawed."""
