@@ -22,7 +22,7 @@ unit() {
 }
 host() {
   say "containers and networks on this machine"
-  "$bin/pytest" -q -m 'root and not cluster and not vm'
+  tests/apart "$bin/pytest" -q -m 'root and not cluster and not vm'
 }
 vm() {
   say "containers where only cgroup v2 is, in a virtual machine"
@@ -30,7 +30,7 @@ vm() {
 }
 cluster() {
   say "clusters of three hosts"
-  "$bin/pytest" -q -m cluster --timeout 300
+  tests/apart "$bin/pytest" -q -m cluster --timeout 300
 }
 
 [ $# -gt 0 ] || set -- check unit host vm cluster

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.run import RUN
+
 PATIENCE = 15.0  # s: the kernel takes network namespaces apart in its own time
-OURS = ("swarmd", "etcd", "dc-host", "devcluster")
+OURS = ("swarmd", "etcd", "dc-host", "devcluster")  # names in our processes; a cgroup of a test has the run's name
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,7 +54,7 @@ def cgroups() -> set[str]:
     for top in Path("/sys/fs/cgroup").iterdir():
         if top.is_dir():
             found |= {f"cgroup {path}" for path in (top, *top.glob("*/"), *top.glob("*/*/"))}
-    return {line for line in found if any(name in line for name in OURS)}
+    return {line for line in found if RUN in line}
 
 
 def processes() -> set[str]:

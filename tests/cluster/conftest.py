@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import docker
 import pytest
 
+from tests.run import RUN
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEVCLUSTER = str(REPOSITORY / "deploy" / "devcluster")
 SWARMCTL = str(REPOSITORY / ".venv" / "bin" / "swarmctl")
@@ -220,7 +222,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def three_managers(image: Path) -> Iterator[Cluster]:
-    name = f"t{os.getpid() % 10000}"
+    name = f"t{RUN}"
     try:
         yield make(name, 3, image)
     finally:
@@ -231,7 +233,7 @@ def three_managers(image: Path) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def one_manager(image: Path) -> Iterator[Cluster]:
     """host1 is the manager; host2 and host3 are workers."""
-    name = f"u{os.getpid() % 10000}"
+    name = f"u{RUN}"
     try:
         yield make(name, 1, image)
     finally:

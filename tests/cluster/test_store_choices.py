@@ -1,7 +1,6 @@
 """Where a cluster keeps its state: in an etcd that is not the managers' own."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from swarmd.manager.ca.authority import Authority, Subject
 from swarmd.proto.tls import new_key, signing_request
 from tests.cluster.conftest import AT_ONCE, Cluster, wait_for
+from tests.run import RUN
 
 FLAGS = ("--etcd-cacert", "--etcd-cert", "--etcd-key")
 
@@ -17,7 +17,7 @@ FLAGS = ("--etcd-cacert", "--etcd-cert", "--etcd-key")
 @pytest.fixture(scope="module")
 def hosts(image: Path) -> Iterator[Cluster]:
     """Two hosts that are in no cluster."""
-    cluster = Cluster(f"s{os.getpid() % 10000}")
+    cluster = Cluster(f"s{RUN}")
     try:
         cluster.devcluster("up", "--hosts", "2", "--managers", "0")
         cluster.swarmctl("image", "import", str(image), "demo")

@@ -1,7 +1,6 @@
 """A client of a container's or an exec's streams, for tests: reads frames, and waits for what it is to be sent."""
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from swarmd.runtime.attach import Streams
 from swarmd.runtime.engine import Engine
 from swarmd.runtime.exec import Command
 from tests.agent.api.fakes import FakeMembership
+from tests.run import RUN
 
 ALL = Streams(stdin=True, stdout=True, stderr=True)
 
@@ -106,7 +106,7 @@ async def served(engine: Engine, root: Path) -> AsyncIterator[Path]:
     app = application(Services(engine, FakeMembership(), Host("host1", root, "0.1.0")))  # type: ignore[arg-type]
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    path = Path(f"/tmp/swarmd-test-{os.getpid()}.sock")
+    path = Path(f"/tmp/swarmd-test-{RUN}.sock")
     await web.UnixSite(runner, str(path)).start()
     try:
         yield path

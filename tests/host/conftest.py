@@ -1,4 +1,3 @@
-import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from tests.host.engine_host import Host, add_image, engine_in, leftovers, remove_parents, until
+from tests.run import RUN
 
 
 @pytest.fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    parent = f"st-{os.getpid()}"
+    parent = f"st-{RUN}"
     async with engine_in(tmp_path, parent) as engine:
         await add_image(engine.images, tmp_path)
         yield Host(engine, tmp_path)

@@ -14,6 +14,7 @@ from swarmd.runtime.cgroups import Cgroup, Hierarchy, detect
 from swarmd.runtime.devices import DEFAULT_RULES
 from swarmd.runtime.errors import Conflict, NotFound
 from swarmd.runtime.model import Limits
+from tests.run import RUN
 
 pytestmark = pytest.mark.root
 
@@ -23,7 +24,7 @@ HOG = "b = bytearray()\nwhile True: b += bytes(1 << 20)"
 
 @pytest.fixture
 def parent() -> Iterator[str]:
-    name = f"swarmd-test-{os.getpid()}/nested"
+    name = f"swarmd-test-{RUN}/nested"
     yield name
     mounts = [
         Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines() if "cgroup" in line

@@ -19,9 +19,10 @@ from swarmd.runtime.model import ContainerConfig, HealthState, Limits, Phase
 from swarmd.runtime.records import Run
 from swarmd.runtime.stages import files
 from tests.host.engine_host import add_image, engine_in, leftovers, remove_parents, until
+from tests.run import RUN
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and cgroups")]
-PARENT = f"st-survival-{os.getpid()}"
+PARENT = f"st-survival-{RUN}"
 
 
 @pytest.fixture

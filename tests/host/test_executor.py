@@ -30,9 +30,10 @@ from swarmd.proto.task_states import (
 from swarmd.runtime.errors import NotFound
 from swarmd.runtime.model import Phase
 from tests.host.engine_host import add_image, engine_in, leftovers, remove_parents, until
+from tests.run import RUN
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and cgroups")]
-PARENT = f"st-executor-{os.getpid()}"
+PARENT = f"st-executor-{RUN}"
 MILLISECOND = 1_000_000
 GRACE = 200 * MILLISECOND
 UP = [ACCEPTED, PREPARING, READY, STARTING, RUNNING]

@@ -20,6 +20,7 @@ from swarmd.runtime.network.values import (
     OverlayState,
     ServiceRoute,
 )
+from tests.run import RUN
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -101,7 +102,7 @@ class Host:
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
-    tag = f"swt{os.getpid() % 10000}"
+    tag = f"swt{RUN}"
     bridge = f"{tag}br"
     sh("ip", "netns", "add", f"{tag}w")
     made: list[Host] = []

@@ -16,6 +16,7 @@ import pytest
 
 from swarmd.runtime.effective import DEFAULT_CAPABILITIES
 from tests.host.engine_host import rootfs_tar
+from tests.run import RUN
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and cgroups")]
 PODMAN = shutil.which("podman")
@@ -96,7 +97,7 @@ def until(what: str, done: Callable[[], Any], seconds: float = 10.0) -> None:
 
 @pytest.fixture
 def oci() -> Iterator[Oci]:
-    path = Path(f"/tmp/oci-{os.getpid()}")
+    path = Path(f"/tmp/oci-{RUN}")
     (path / "b/rootfs").mkdir(parents=True)
     subprocess.run(["tar", "-x", "-C", path / "b/rootfs"], input=rootfs_tar(), check=True)
     script = f"#!{sys.executable}\nimport sys\nfrom swarmd.runtime.oci.main import main\nsys.exit(main())\n"
