@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from swarmd.runtime.errors import Invalid
-from swarmd.runtime.model import Struct
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -39,7 +38,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     """JSON keys are in camelCase; unknown ones are passed over, as the specification wants."""
 
 
-class Platform(Document, frozen=True):
+class Platform(Document, frozen=True, kw_only=True):
     os: str = ""
     architecture: str = ""
     variant: str = ""
@@ -49,7 +48,7 @@ class Platform(Document, frozen=True):
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
-class Descriptor(Document, frozen=True):
+class Descriptor(Document, frozen=True, kw_only=True):
     """Content by its digest; size in bytes."""
 
     media_type: str = ""
@@ -70,7 +69,7 @@ class Descriptor(Document, frozen=True):
         return Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)
 
 
-class Manifest(Document, frozen=True):
+class Manifest(Document, frozen=True, kw_only=True):
     schema_version: int = 2
     media_type: str = OCI_MANIFEST
     artifact_type: str | None = None
@@ -79,7 +78,7 @@ class Manifest(Document, frozen=True):
     annotations: dict[str, str] | None = None
 
 
-class Index(Document, frozen=True):
+class Index(Document, frozen=True, kw_only=True):
     schema_version: int = 2
     media_type: str = OCI_INDEX
     manifests: tuple[Descriptor, ...] = ()
