@@ -405,10 +405,12 @@ async def opened(
     engine = Engine(config, images, networks, host)
     async with asyncio.TaskGroup() as keepers:
         await engine._adopt(keepers)
+        images.sweep()  # of what was coming when the daemon ended
         try:
             yield engine
         finally:
             engine._leave()
+            await images.close()
 
 
 def _compile_seccomp(profile: str, allowed: frozenset[str]) -> Filter:

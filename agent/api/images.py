@@ -1,6 +1,6 @@
 """Images of this node: imported from a root file system, or loaded from an archive."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Any
 
@@ -11,8 +11,10 @@ from swarmd.agent.api.image_changes import changed
 from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import answer, progress
 from swarmd.proto.errors import Conflict, Invalid
+from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.loading import load as load_archive
+from swarmd.runtime.images.making import import_rootfs
 from swarmd.runtime.images.references import familiar
-from swarmd.runtime.images.store import Image
 
 _FILTERS = frozenset({"dangling", "label", "reference"})
 
@@ -63,16 +65,18 @@ async def create(request: web.Request) -> web.Response:
         raise Invalid("query parameters platform and message are not supported for an import")
     config = changed(request.query.getall("changes", []))
     ref = f"{repo}:{tag}" if repo and tag else repo
-    id = await services(request).engine.images.import_rootfs(_content(request), ref, config=config)
-    return progress([{"status": id}])
+    image = await import_rootfs(
+        services(request).engine.images, _content(request), (ref,) if ref else (), config=config
+    )
+    return progress([{"status": image.id}])
 
 
 async def load(request: web.Request) -> web.Response:
-    loaded = await services(request).engine.images.load(_content(request))
+    loaded = await load_archive(services(request).engine.images, _content(request))
     return progress({"stream": f"Loaded image: {name}\n"} for image in loaded for name in _names(image) or [image.id])
 
 
-async def _content(request: web.Request) -> AsyncIterator[bytes]:
+async def _content(request: web.Request) -> AsyncGenerator[bytes, None]:
     async for chunk in request.content.iter_chunked(256 * 1024):
         yield chunk
 
@@ -99,7 +103,7 @@ async def inspect(request: web.Request) -> web.Response:
                 "ExposedPorts": {port: {} for port in config.exposed_ports},
                 "StopSignal": config.stop_signal,
             },
-            "RootFS": {"Type": "layers", "Layers": [f"sha256:{layer.name}" for layer in image.layers]},
+            "RootFS": {"Type": "layers", "Layers": list(image.variant.diff_ids)},
         }
     )
 

@@ -1,90 +1,86 @@
-"""Content by its sha256: a blob is in its place whole, and as its name says, or not at all."""
+"""Content by its digest: a blob is in its place whole, and as its name says, or not at all."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from swarmd.runtime.errors import Invalid
-from swarmd.runtime.model import Struct
-
-
-class Descriptor(Struct, frozen=True):
-    """See the OCI image specification, descriptor.md."""
-
-    media_type: str
-    digest: str
-    size: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Descriptor":
-        return cls(media_type=value["mediaType"], digest=value["digest"], size=value["size"])
+from swarmd.runtime.errors import Invalid, NotFound
+from swarmd.runtime.images.manifests import Descriptor, check_digest
 
 
 class Blobs:
-    def __init__(self, root: Path) -> None:
-        self._directory = root / "blobs" / "sha256"
-        self._tmp = root / "tmp"
-        self._directory.mkdir(parents=True, exist_ok=True)
+    """Below root: blobs/<algorithm>/<hexadecimal digits>, and tmp/, which is emptied when the store is opened."""
 
-    def read(self, digest: str) -> bytes:
-        return self.path(digest).read_bytes()
+    def __init__(self, root: Path) -> None:
+        self._directory = root / "blobs"
+        self._tmp = root / "tmp"
+        for algorithm in ("sha256", "sha512"):
+            (self._directory / algorithm).mkdir(parents=True, exist_ok=True)
+        self._tmp.mkdir(exist_ok=True)
 
     def path(self, digest: str) -> Path:
-        return self._directory / hexadecimal(digest)
+        """Where a blob is or would be; Invalid for what is no digest."""
+        try:
+            return self._directory / digest.partition(":")[0] / check_digest(digest)
+        except ValueError as error:
+            raise Invalid(str(error)) from None
+
+    def has(self, digest: str) -> bool:
+        return self.path(digest).exists()
+
+    def size(self, digest: str) -> int:
+        """In bytes; 0 for one that is not here."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def read(self, digest: str) -> bytes:
+        try:
+            return self.path(digest).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"content {digest} is not on this node") from None
 
     def write(self, data: bytes, media_type: str) -> Descriptor:
-        digest = digest_of(data)
-        if not self.path(digest).exists():
-            write_atomically(self.path(digest), data, self._tmp)
-        return Descriptor(media_type=media_type, digest=digest, size=len(data))
+        """Durable when it returns, but for its directory's entry."""
+        described = Descriptor(media_type=media_type, digest=digest_of(data), size=len(data))
+        if not self.has(described.digest):
+            making = self.temporary()
+            with making.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            making.rename(self.path(described.digest))
+        return described
 
-    def add(self, file: Path, media_type: str, expected: str = "") -> Descriptor:
-        """Take a file, which is moved away; Invalid if it is not what `expected` says."""
-        with file.open("rb") as content:
-            digest = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
-            size = content.tell()
-            if expected and digest != expected:
-                raise Invalid(f"a layer of the image archive is {digest}, not {expected}")
-            content.seek(0)
-            compressed = content.read(2) == b"\x1f\x8b"
-            os.fsync(content.fileno())
+    def adopt(self, file: Path, digest: str) -> None:
+        """Take a file that is known to have this digest; it is moved away."""
         file.rename(self.path(digest))
-        return Descriptor(media_type=f"{media_type}+gzip" if compressed else media_type, digest=digest, size=size)
 
-    def keep_only(self, digests: Iterable[str]) -> None:
-        kept = {hexadecimal(digest) for digest in digests}
-        for blob in self._directory.iterdir():
-            if blob.name not in kept:
-                blob.unlink()
+    def temporary(self) -> Path:
+        """A name for something in the making, on the same file system."""
+        return self._tmp / uuid.uuid4().hex
 
+    def digests(self) -> Iterator[str]:
+        for algorithm in self._directory.iterdir():
+            for blob in algorithm.iterdir():
+                yield f"{algorithm.name}:{blob.name}"
 
-def digest_of(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def hexadecimal(digest: str) -> str:
-    """The part of a digest that names files; Invalid for anything that could name another."""
-    algorithm, _, value = digest.partition(":")
-    if algorithm != "sha256" or len(value) != 64 or set(value) - set("0123456789abcdef"):
-        raise Invalid(f"{digest!r} is not a sha256 digest")
-    return value
+    def doom(self, digest: str) -> Path | None:
+        """Take a blob out of its place; the caller removes what is returned."""
+        doomed = self.temporary()
+        with contextlib.suppress(FileNotFoundError):
+            self.path(digest).rename(doomed)
+            return doomed
+        return None
 
 
-def write_atomically(path: Path, data: bytes, tmp: Path) -> None:
-    """Write beside (in tmp, on the same file system), flush, and rename into place."""
-    making = tmp / f"{path.name}.{os.urandom(4).hex()}"
-    with making.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    making.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+def digest_of(data: bytes, algorithm: str = "sha256") -> str:
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+
+
+def matches(data: bytes, digest: str) -> bool:
+    return digest_of(data, digest.partition(":")[0]) == digest

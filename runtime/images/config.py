@@ -25,6 +25,9 @@ class ImageConfig(Struct, frozen=True):
     exposed_ports: tuple[str, ...] = ()  # "80/tcp"
     health: Health | None = None
     stop_signal: str = ""
+    volumes: tuple[str, ...] = ()  # paths in the container
+    onbuild: tuple[str, ...] = ()  # Dockerfile instructions for images that are built from this one
+    shell: tuple[str, ...] = ()  # for shell forms of instructions; empty: /bin/sh -c
 
 
 def from_oci(config: dict[str, Any]) -> ImageConfig:
@@ -40,6 +43,9 @@ def from_oci(config: dict[str, Any]) -> ImageConfig:
         exposed_ports=tuple(config.get("ExposedPorts") or ()),
         health=_health(health) if health and health.get("Test") else None,
         stop_signal=config.get("StopSignal") or "",
+        volumes=tuple(config.get("Volumes") or ()),
+        onbuild=tuple(config.get("OnBuild") or ()),
+        shell=tuple(config.get("Shell") or ()),
     )
 
 
@@ -54,6 +60,9 @@ def to_oci(config: ImageConfig) -> dict[str, Any]:
         "Labels": dict(sorted(config.labels.items())),
         "ExposedPorts": {port: {} for port in sorted(config.exposed_ports)},
         "StopSignal": config.stop_signal,
+        "Volumes": {path: {} for path in sorted(config.volumes)},
+        "OnBuild": list(config.onbuild),
+        "Shell": list(config.shell),
     }
     if health := config.health:
         durations = {name: round(getattr(health, field) * _SECOND) for field, name in _DURATIONS.items()}

@@ -12,7 +12,7 @@ from tests.run import RUN
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
     parent = f"st-{RUN}"
     async with engine_in(tmp_path, parent) as engine:
-        await add_image(engine.images, tmp_path)
+        await add_image(engine.images)
         yield Host(engine, tmp_path)
         for state in engine.list():
             await engine.remove(state.id, force=True)

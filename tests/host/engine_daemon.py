@@ -11,7 +11,7 @@ from tests.host.engine_host import add_image, engine_in
 async def main() -> None:
     root, parent, command = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     async with engine_in(root, parent) as engine:
-        await add_image(engine.images, root)
+        await add_image(engine.images)
         probe = Health(test=("CMD", "true"), interval=0.2)
         config = ContainerConfig(
             image="busybox", command=("sh", "-c", command), network_mode="none", stop_timeout=0.2, health=probe

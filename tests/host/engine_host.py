@@ -6,7 +6,7 @@ import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 from swarmd.runtime import cgroups
 from swarmd.runtime.engine import Engine, EngineConfig, opened
 from swarmd.runtime.images.config import ImageConfig
+from swarmd.runtime.images.making import import_rootfs
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import ContainerConfig, Exit, NetworkState, PortMapping
 from swarmd.runtime.network.netns import Kernel
@@ -102,11 +103,13 @@ def rootfs_tar() -> bytes:
     return buffer.getvalue()
 
 
-async def add_image(images: ImageStore, directory: Path, name: str = "busybox", **config: Any) -> None:
-    tar = directory / f"{name}.tar"
-    tar.write_bytes(rootfs_tar())
-    await images.import_rootfs(tar, name, config=ImageConfig(**config))
-    tar.unlink()
+async def chunks(data: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(data), 1 << 18):
+        yield data[start : start + (1 << 18)]
+
+
+async def add_image(images: ImageStore, name: str = "busybox", **config: Any) -> None:
+    await import_rootfs(images, chunks(rootfs_tar()), (name,), config=ImageConfig(**config))
 
 
 @asynccontextmanager

@@ -85,7 +85,7 @@ async def test_an_exit_while_no_daemon_runs_is_known_to_the_next(root: Path) -> 
 
 async def test_a_killed_spawner_is_replaced(root: Path) -> None:
     async with engine_in(root, PARENT) as engine:
-        await add_image(engine.images, root)
+        await add_image(engine.images)
         config = ContainerConfig(image="busybox", command=("sleep", "100"), network_mode="none")
         first = await engine.create(config)
         await engine.start(first)
@@ -100,7 +100,7 @@ async def test_a_killed_spawner_is_replaced(root: Path) -> None:
 
 async def test_a_killed_shim_takes_its_program_with_it_and_says_so(root: Path) -> None:
     async with engine_in(root, PARENT) as engine:
-        await add_image(engine.images, root)
+        await add_image(engine.images)
         config = ContainerConfig(image="busybox", command=("sleep", "100"), network_mode="none")
         id = await engine.create(config)
         await engine.start(id)
@@ -126,7 +126,7 @@ async def test_what_was_half_made_blocks_nothing(root: Path) -> None:
 
 async def test_a_daemon_killed_in_the_middle_of_a_start_leaves_one_that_can_be_started(root: Path) -> None:
     async with engine_in(root, PARENT) as engine:
-        await add_image(engine.images, root)
+        await add_image(engine.images)
         config = ContainerConfig(image="busybox", command=("sleep", "100"), network_mode="none")
         id = await engine.create(config, "web")
     with _sleeping() as shim:
@@ -143,7 +143,7 @@ async def test_a_daemon_killed_in_the_middle_of_a_start_leaves_one_that_can_be_s
 
 async def test_a_pid_that_now_is_another_process_is_not_adopted(root: Path) -> None:
     async with engine_in(root, PARENT) as engine:
-        await add_image(engine.images, root)
+        await add_image(engine.images)
         id = await engine.create(ContainerConfig(image="busybox", command=("true",), network_mode="none"))
     me = os.getpid()
     record = {"boot": files.boot_id(), "shim": me, "shim_start": 1, "pid": me, "pid_start": 1, "started": 1}

@@ -87,7 +87,7 @@ async def node_in(root: Path) -> AsyncIterator[Node]:
     """Open it again on the same root to restart swarmd."""
     async with engine_in(root, PARENT) as engine:
         if not engine.images.list():
-            await add_image(engine.images, root)
+            await add_image(engine.images)
         executor = Executor(engine, "host1")
         async with asyncio.TaskGroup() as group:
             node = Node(executor, group)

@@ -1,15 +1,20 @@
 import asyncio
 import gzip
+import io
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from swarmd.runtime.errors import Conflict, Invalid, NotFound
 from swarmd.runtime.images import ImageConfig, ImageStore, familiar, normalised
+from swarmd.runtime.images.loading import load
+from swarmd.runtime.images.making import import_rootfs
+from swarmd.runtime.images.saving import save
 from swarmd.runtime.model import Health
 from tests.runtime.images.tars import configuration, digest, directory, docker_save, entry, oci_layout, tar
 
@@ -18,11 +23,13 @@ SECOND = tar(entry("etc/motd", b"hello"))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ImageStore:
-    return ImageStore(tmp_path / "images")
+async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
+    store = ImageStore(tmp_path / "images")
+    yield store
+    await store.close()
 
 
-async def chunks(data: bytes, size: int = 1000) -> AsyncIterator[bytes]:
+async def chunks(data: bytes, size: int = 1000) -> AsyncGenerator[bytes, None]:
     for start in range(0, len(data), size):
         yield data[start : start + size]
 
@@ -50,49 +57,60 @@ def test_what_can_be_no_name_is_refused(ref: str) -> None:
         normalised(ref)
 
 
-async def test_an_import_has_the_same_id_on_every_host_however_it_comes(tmp_path: Path) -> None:
+async def test_an_import_is_an_image_of_one_layer(store: ImageStore) -> None:
     config = ImageConfig(
         cmd=("sh",), env=("A=1",), labels={"b": "2", "a": "1"}, health=Health(test=("CMD", "true"), interval=1.5)
     )
-    file = tmp_path / "rootfs.tar"
-    file.write_bytes(ROOTFS)
-    one, two = ImageStore(tmp_path / "one"), ImageStore(tmp_path / "two")
-    plain = await one.import_rootfs(file, "demo", config=config)
-    compressed = await two.import_rootfs(chunks(gzip.compress(ROOTFS)), "demo", config=config)
-    assert plain == compressed
-    image = one.get("demo")
-    assert (image.id, image.config, image.size) == (plain, config, len(ROOTFS))
+    made = await import_rootfs(store, chunks(gzip.compress(ROOTFS)), ("demo",), config=config, message="first")
+    image = store.get("demo")
+    assert image == made == store.get(image.id[7:19])
+    assert (image.config, image.variant.diff_ids, image.architecture) == (config, (digest(ROOTFS),), "amd64")
     assert [(layer / "bin/sh").read_bytes() for layer in image.layers] == [b"shell"]
-    assert file.exists()
-    assert await one.import_rootfs(file, "other") != plain
+    assert image.created > "2026"
+    assert [entry.comment for entry in image.variant.document.history or ()] == ["first"]
+    assert store.disk_usage() == sum(map(store.blobs.size, store.blobs.digests())) + len(b"shell")
 
 
 async def test_a_saved_image_is_loaded_with_its_names_and_layers(store: ImageStore) -> None:
-    loaded = await store.load(
-        chunks(docker_save(["demo:1", "demo:2"], ROOTFS, SECOND, Cmd=["sh"], ExposedPorts={"80/tcp": {}}))
+    loaded = await load(
+        store, chunks(docker_save(["demo:1", "demo:2"], ROOTFS, SECOND, Cmd=["sh"], ExposedPorts={"80/tcp": {}}))
     )
     image = store.get("demo:2")
     assert [image] == list(loaded)
-    assert image.id == digest(configuration(ROOTFS, SECOND, Cmd=["sh"], ExposedPorts={"80/tcp": {}}))
+    assert image.variant.configuration.digest == digest(
+        configuration(ROOTFS, SECOND, Cmd=["sh"], ExposedPorts={"80/tcp": {}})
+    )
     assert (image.config.cmd, image.config.exposed_ports) == (("sh",), ("80/tcp",))
     assert (image.layers[1] / "etc/motd").read_bytes() == b"hello"
 
 
 async def test_an_oci_layout_with_compressed_layers_is_loaded(store: ImageStore) -> None:
     config = configuration(ROOTFS)
-    await store.load(chunks(oci_layout("docker.io/library/demo:1", config, gzip.compress(ROOTFS))))
-    assert store.get("demo:1").id == digest(config)
+    await load(store, chunks(oci_layout("docker.io/library/demo:1", config, gzip.compress(ROOTFS))))
+    assert store.get("demo:1").variant.configuration.digest == digest(config)
+
+
+async def test_what_is_saved_is_loaded_as_it_was(store: ImageStore, tmp_path: Path) -> None:
+    image = await import_rootfs(store, chunks(ROOTFS), ("demo:1", "other"))
+    archive = b"".join([chunk async for chunk in save(store, [(image, ("docker.io/library/demo:1",))])])
+    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+        names = members.getnames()
+    assert len(names) == len(set(names))
+    elsewhere = ImageStore(tmp_path / "elsewhere")
+    (again,) = await load(elsewhere, chunks(gzip.compress(archive)))
+    assert (again.id, again.refs) == (image.id, ("docker.io/library/demo:1",))
+    assert again.variant.document == image.variant.document
 
 
 @pytest.mark.parametrize(
     ("archive", "why"),
     [
-        (oci_layout("demo:1", configuration(ROOTFS), SECOND), "its configuration says"),
+        (oci_layout("demo:1", configuration(ROOTFS), SECOND), "is damaged: layer .* holds"),
         (oci_layout("demo:1", configuration(ROOTFS)), "lists 0 layers"),
         (docker_save(["demo:1"], ROOTFS).replace(b'"amd64"', b'"arm64"'), "not sha256"),
         (docker_save(["demo:1"], ROOTFS).replace(b"shell", b"SHELL"), "its configuration says"),
         (ROOTFS, "no image archive"),
-        (tar(entry("manifest.json", b"[]")), "has no image for"),
+        (tar(entry("manifest.json", b"[]")), "holds no image"),
         (tar(entry("manifest.json", b"[{}]")), "damaged"),
         (tar(entry("manifest.json", b'[{"Config": "../../etc/passwd"}]')), "incomplete"),
     ],
@@ -101,8 +119,9 @@ async def test_an_archive_that_is_not_what_it_says_leaves_nothing(
     store: ImageStore, tmp_path: Path, archive: bytes, why: str
 ) -> None:
     with pytest.raises(Invalid, match=why):
-        await store.load(chunks(archive))
+        await load(store, chunks(archive))
     assert store.list() == []
+    await store.close()
     assert list((tmp_path / "images/layers").iterdir()) == []
     assert list((tmp_path / "images/tmp").iterdir()) == []
 
@@ -113,14 +132,14 @@ async def test_what_is_not_here_is_named(store: ImageStore) -> None:
 
 
 async def test_images_are_found_by_the_beginning_of_their_id(store: ImageStore) -> None:
-    id = await store.import_rootfs(chunks(ROOTFS), "demo")
+    id = (await import_rootfs(store, chunks(ROOTFS), ("demo",))).id
     for ref in (id, id.removeprefix("sha256:"), id.removeprefix("sha256:")[:12], id[:20]):
         assert store.get(ref).id == id
 
 
 async def test_a_name_moves_to_the_newer_image(store: ImageStore, tmp_path: Path) -> None:
-    old = await store.import_rootfs(chunks(ROOTFS), "demo")
-    new = await store.import_rootfs(chunks(SECOND), "demo")
+    old = (await import_rootfs(store, chunks(ROOTFS), ("demo",))).id
+    new = (await import_rootfs(store, chunks(SECOND), ("demo",))).id
     assert store.get("demo").id == new
     assert store.get(old).refs == ()
     again = ImageStore(tmp_path / "images")
@@ -128,8 +147,8 @@ async def test_a_name_moves_to_the_newer_image(store: ImageStore, tmp_path: Path
 
 
 async def test_removing_the_last_name_removes_what_no_other_image_needs(store: ImageStore, tmp_path: Path) -> None:
-    await store.load(chunks(docker_save(["two"], ROOTFS, SECOND)))
-    id = await store.import_rootfs(chunks(ROOTFS), "one")
+    await load(store, chunks(docker_save(["two"], ROOTFS, SECOND)))
+    id = (await import_rootfs(store, chunks(ROOTFS), ("one",))).id
     await store.tag("one", "alias")
     with pytest.raises(Conflict, match="has 2 names"):
         await store.remove(id)
@@ -138,25 +157,16 @@ async def test_removing_the_last_name_removes_what_no_other_image_needs(store: I
     assert [image.refs for image in store.list()] == [("docker.io/library/two:latest",)]
     assert (store.get("two").layers[0] / "bin/sh").exists()
     await store.remove(store.get("two").id)
+    await store.close()
     assert [list((tmp_path / "images" / part).iterdir()) for part in ("layers", "blobs/sha256", "tmp")] == [[], [], []]
 
 
-async def test_the_same_import_many_times_at_once(store: ImageStore, tmp_path: Path) -> None:
-    ids = await asyncio.gather(*(store.import_rootfs(chunks(ROOTFS), f"demo:{n}") for n in range(8)))
-    assert len(set(ids)) == 1
-    assert len(store.get("demo:0").refs) == 8
-    assert len(list((tmp_path / "images/layers").iterdir())) == 1
-
-
-async def test_the_loop_goes_on_while_an_image_is_imported(store: ImageStore) -> None:
-    big = tar(*(entry(f"file{n}", b"x") for n in range(2_000)))
-    work = asyncio.ensure_future(store.import_rootfs(chunks(big, 1 << 20), "big"))
-    turns = 0
-    while not work.done():
-        await asyncio.sleep(0)
-        turns += 1
-    assert turns > 10
-    await work
+async def test_the_same_content_many_times_at_once_comes_once(store: ImageStore) -> None:
+    archive = oci_layout("demo:1", configuration(ROOTFS), gzip.compress(ROOTFS))
+    loaded = await asyncio.gather(*(load(store, chunks(archive)) for _ in range(8)))
+    assert len({image.id for images in loaded for image in images}) == 1
+    assert len([*store.layers.diff_ids()]) == 1
+    assert [*(store.root / "tmp").iterdir()] == []
 
 
 async def test_killed_in_the_middle_nothing_shows(tmp_path: Path) -> None:
@@ -165,16 +175,21 @@ async def test_killed_in_the_middle_nothing_shows(tmp_path: Path) -> None:
     file.write_bytes(data)
     program = (
         "import asyncio; from pathlib import Path; from swarmd.runtime.images import ImageStore\n"
+        "from swarmd.runtime.images.making import import_rootfs\n"
+        "async def content():\n"
+        f"    yield Path({str(file)!r}).read_bytes()\n"
         "async def main():\n"
-        f"    await ImageStore(Path({str(root)!r})).import_rootfs(Path({str(file)!r}), 'demo')\n"
+        f"    await import_rootfs(ImageStore(Path({str(root)!r})), content(), ['demo'])\n"
         "asyncio.run(main())\n"
     )
     with subprocess.Popen([sys.executable, "-c", program]) as importer:  # noqa: ASYNC220 (starts at once)
         deadline = time.monotonic() + 20
-        while not list(root.glob("tmp/*/file100")):
+        while not list(root.glob("tmp/*/tree/file100")):
             assert time.monotonic() < deadline, f"never unpacking; last seen {list(root.glob('*/*'))[:9]}"
             await asyncio.sleep(0.001)
         importer.kill()
     again = ImageStore(root)
+    again.sweep()
+    await again.close()
     assert again.list() == []
     assert [list((root / part).iterdir()) for part in ("layers", "blobs/sha256", "tmp")] == [[], [], []]

@@ -1,0 +1,298 @@
+"""How content comes into the store, wherever it comes from: a registry, another node, an archive.
+
+A layer is written to a file as it comes, and unpacked by a worker that reads that file while it grows.  The worker
+digests what it reads: a layer is adopted when both its digests are what its manifest and configuration say.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from swarmd.runtime.errors import Invalid
+from swarmd.runtime.images.blobs import digest_of, matches
+from swarmd.runtime.images.image import check_layers
+from swarmd.runtime.images.manifests import (
+    DOCKER_CONFIG,
+    OCI_CONFIG,
+    Configuration,
+    Descriptor,
+    Index,
+    Manifest,
+    Platform,
+    choose,
+    is_index,
+    parse,
+)
+from swarmd.runtime.images.store import ImageStore, Lease, in_thread
+from swarmd.runtime.images.unpack import Unpacked
+from swarmd.runtime.model import Struct
+
+_AT_ONCE = 3  # downloads of one image
+_REPORT_EVERY = 0.1  # s
+_SUFFIXES = {"": "", "gzip": "+gzip", "zstd": "+zstd"}  # of media types
+
+
+class Progress(Struct, frozen=True):
+    """What happens to one piece of content. id: twelve digits of its digest; current and total in bytes."""
+
+    id: str
+    status: str
+    current: int = 0
+    total: int = 0
+
+
+Report = Callable[[Progress], None]
+Chunks = AsyncGenerator[bytes, None]
+
+
+class Source(Protocol):
+    """Where content is to be had."""
+
+    async def document(self, descriptor: Descriptor) -> bytes:
+        """A manifest, index or configuration; whoever asks checks the digest."""
+        ...
+
+    def blob(self, descriptor: Descriptor) -> Chunks:
+        """A layer from its beginning."""
+        ...
+
+
+def silent(progress: Progress) -> None:
+    """For who reports to nobody."""
+
+
+class Growth:
+    """How long a file is by now, for somebody who reads it meanwhile; steps that come too fast are one."""
+
+    def __init__(self) -> None:
+        self._size, self._ended = 0, False
+        self._changed = asyncio.Event()
+
+    def more(self, size: int) -> None:
+        self._size += size
+        self._changed.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._changed.set()
+
+    async def sizes(self) -> AsyncIterator[int]:
+        told = 0
+        while self._size > told or not self._ended:
+            if self._size > told:
+                told = self._size
+                yield told
+            else:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+async def fetch(
+    store: ImageStore,
+    lease: Lease,
+    source: Source,
+    target: Descriptor,
+    what: str,
+    wanted: Platform | None,
+    report: Report = silent,
+) -> None:
+    """Bring a target and all it needs; of an index, the image of one platform, or of all.
+
+    what: its name in errors.  Raises Invalid for content that is not what its digest or its configuration says.
+    """
+    data = await _document(store, lease, source, target, what)
+    if not is_index(target.media_type, data, what):
+        await _image(store, lease, source, parse(data, Manifest, what), what, report)
+        return
+    listed = parse(data, Index, what).manifests
+    for one in [choose(listed, wanted, what)] if wanted else listed:
+        await fetch(store, lease, source, one, what, wanted, report)
+
+
+async def _document(store: ImageStore, lease: Lease, source: Source, wanted: Descriptor, what: str) -> bytes:
+    lease.blobs.add(wanted.digest)
+    if store.blobs.has(wanted.digest):
+        return store.blobs.read(wanted.digest)
+    data = await source.document(wanted)
+    if not matches(data, wanted.digest):
+        raise Invalid(f"{what} is damaged: its description {wanted.digest} came as {digest_of(data)}")
+    await in_thread(lambda: store.blobs.write(data, wanted.media_type))
+    return data
+
+
+async def _image(
+    store: ImageStore, lease: Lease, source: Source, manifest: Manifest, what: str, report: Report
+) -> None:
+    if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG, ""):
+        raise Invalid(f"{what} is no container image: its configuration is of the type {manifest.config.media_type}")
+    data = await _document(store, lease, source, manifest.config, what)
+    config = parse(data, Configuration, f"the configuration of {what}")
+    check_layers(manifest, config, what)
+    for one in manifest.layers:
+        report(Progress(id=short(one.digest), status="Pulling fs layer"))
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def bring(descriptor: Descriptor, diff_id: str) -> None:
+        async with slots:
+            await layer(store, lease, source.blob, descriptor, diff_id, what, report)
+
+    pairs = zip(manifest.layers, config.rootfs.diff_ids, strict=True)
+    await all_or_none([bring(descriptor, diff_id) for descriptor, diff_id in pairs])
+
+
+async def layer(
+    store: ImageStore,
+    lease: Lease,
+    blob: Callable[[Descriptor], Chunks],
+    descriptor: Descriptor,
+    diff_id: str,
+    what: str,
+    report: Report,
+) -> None:
+    """Bring one layer, blob and files, or the part of it that is missing."""
+    id = short(descriptor.digest)
+    lease.blobs.add(descriptor.digest)
+    lease.layers.add(diff_id)
+    async with store.only_one(descriptor.digest), store.only_one(f"unpacked {diff_id}"):
+        has_blob, has_files = store.blobs.has(descriptor.digest), store.layers.has(diff_id)
+        if has_blob and has_files:
+            report(Progress(id=id, status="Already exists"))
+            return
+        if has_blob:
+            arrival = await _unpacked(store, store.blobs.path(descriptor.digest), report, id)
+        elif has_files:
+            arrival = await _measured(store, _counted(blob(descriptor), descriptor, report))
+        else:
+            arrival = await receive(store, _counted(blob(descriptor), descriptor, report), report, id)
+        try:
+            if (arrival.digest, arrival.size) != (descriptor.digest, descriptor.size):
+                wanted = f"{descriptor.digest} of {descriptor.size} bytes"
+                raise Invalid(f"{what} is damaged: layer {wanted} came as {arrival.digest} of {arrival.size} bytes")
+            if arrival.diff_id != diff_id:
+                raise Invalid(f"{what} is damaged: layer {descriptor.digest} holds {arrival.diff_id}, not {diff_id}")
+            arrival.adopt(store)
+        finally:
+            await in_thread(arrival.remove)
+        report(Progress(id=id, status="Pull complete"))
+
+
+class Arrival:
+    """A layer that has come and is not in its place yet. making: its files, None where they are here already."""
+
+    def __init__(self, file: Path | None, making: Path | None, came: Unpacked) -> None:
+        self._file, self._making = file, making
+        self.digest, self.size, self.diff_id = came.digest, came.size, came.diff_id
+        self._files_size = came.files_size
+        self.suffix = _SUFFIXES[came.compression]
+
+    def adopt(self, store: ImageStore) -> None:
+        if self._file:
+            store.blobs.adopt(self._file, self.digest)
+        if self._making:
+            store.layers.describe(self._making, self._files_size)
+            store.layers.adopt(self._making, self.diff_id)
+
+    def remove(self) -> None:
+        """What was not adopted."""
+        _remove(self._file, self._making)
+
+
+def _remove(file: Path | None, making: Path | None) -> None:
+    if file:
+        file.unlink(missing_ok=True)
+    if making:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+async def receive(store: ImageStore, chunks: Chunks, report: Report = silent, id: str = "") -> Arrival:
+    """Write a layer as it comes, and unpack it meanwhile."""
+    file, making, growth = store.blobs.temporary(), store.layers.prepare(), Growth()
+    file.touch()
+    unpacking = asyncio.ensure_future(store.workers.unpack(file, making / "tree", growth.sizes()))
+    try:
+        await _write(chunks, file, growth, unpacking)
+        growth.end()
+        report(Progress(id=id, status="Download complete"))
+        report(Progress(id=id, status="Extracting"))
+        return Arrival(file, making, await unpacking)
+    except BaseException:
+        unpacking.cancel()
+        await asyncio.wait([unpacking])
+        await in_thread(partial(_remove, file, making))
+        raise
+
+
+async def _write(
+    chunks: Chunks, file: Path, growth: Growth | None = None, reader: "asyncio.Future[Unpacked] | None" = None
+) -> None:
+    """reader: one that gives up ends this too, with its error."""
+    async with aclosing(chunks):
+        with file.open("wb", buffering=0) as out:
+            async for chunk in chunks:
+                await in_thread(partial(_write_all, out, chunk))
+                if growth:
+                    growth.more(len(chunk))
+                if reader and reader.done():
+                    await reader
+
+
+def _write_all(out: BinaryIO, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[out.write(left) :]
+
+
+async def _unpacked(store: ImageStore, blob: Path, report: Report, id: str) -> Arrival:
+    making = store.layers.prepare()
+    report(Progress(id=id, status="Extracting"))
+    try:
+        return Arrival(None, making, await store.workers.unpack(blob, making / "tree", None))
+    except BaseException:
+        await in_thread(lambda: shutil.rmtree(making, ignore_errors=True))
+        raise
+
+
+async def _measured(store: ImageStore, chunks: Chunks) -> Arrival:
+    file = store.blobs.temporary()
+    try:
+        await _write(chunks, file)
+        return Arrival(file, None, await store.workers.measure(file))
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+
+
+async def _counted(chunks: Chunks, descriptor: Descriptor, report: Report) -> Chunks:
+    """Report how far a download is, ten times a second; Invalid as soon as it is longer than it should be."""
+    id, current, told = short(descriptor.digest), 0, 0.0
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            current += len(chunk)
+            if current > descriptor.size:
+                raise Invalid(f"layer {descriptor.digest} is damaged: it is longer than its {descriptor.size} bytes")
+            if (now := time.monotonic()) - told > _REPORT_EVERY:
+                told = now
+                report(Progress(id=id, status="Downloading", current=current, total=descriptor.size))
+            yield chunk
+
+
+async def all_or_none(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run side by side; the first error ends the others, and is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        for done in asyncio.as_completed(tasks):
+            await done
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def short(digest: str) -> str:
+    return digest.partition(":")[2][:12]
