@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import logging
 import stat
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -13,12 +12,9 @@ from aiohttp import web
 
 from swarmd.agent.api import query
 from swarmd.agent.api.interface import services
-from swarmd.agent.api.streams import answer, stamp
+from swarmd.agent.api.streams import answer, respond, stamp
 from swarmd.proto.errors import Invalid
 from swarmd.runtime.container_files import Found
-from swarmd.runtime.errors import RuntimeFault
-
-log = logging.getLogger(__name__)
 
 _TAR = "application/x-tar"
 _CHUNK = 1 << 18
@@ -40,9 +36,10 @@ async def head(request: web.Request) -> web.Response:
 
 
 async def get(request: web.Request) -> web.StreamResponse:
-    async with aclosing(cast("Any", services(request).engine.file_archive(_id(request), _path(request)))) as pieces:
+    pieces = cast("Any", services(request).engine.file_archive(_id(request), _path(request)))
+    async with aclosing(pieces):
         found = await anext(pieces)
-        return await _sent(request, {"Content-Type": _TAR, **_headers(found)}, b"", pieces)
+        return await respond(request, _TAR, pieces, _headers(found))
 
 
 async def put(request: web.Request) -> web.Response:
@@ -57,27 +54,16 @@ async def put(request: web.Request) -> web.Response:
 
 
 async def export(request: web.Request) -> web.StreamResponse:
-    async with aclosing(cast("Any", services(request).engine.export(_id(request)))) as pieces:
+    pieces = cast("Any", services(request).engine.export(_id(request)))
+    async with aclosing(pieces):
         first = await anext(pieces)  # what can't be exported at all is answered by a status
-        return await _sent(request, {"Content-Type": "application/octet-stream"}, first, pieces)
+        return await respond(request, "application/octet-stream", _with(first, pieces))
 
 
-async def _sent(
-    request: web.Request, headers: dict[str, str], first: bytes, pieces: AsyncIterator[bytes]
-) -> web.StreamResponse:
-    """Send an archive; one that fails half-way ends with the connection, so that nobody takes it for a whole one."""
-    response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
-    try:
-        await response.write(first)
-        async for piece in pieces:
-            await response.write(piece)
-        await response.write_eof()
-    except RuntimeFault as fault:
-        log.warning("%s %s was cut off: %s", request.method, request.path, fault)
-        if request.transport is not None:
-            request.transport.abort()
-    return response
+async def _with(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in pieces:
+        yield piece
 
 
 async def changes(request: web.Request) -> web.Response:

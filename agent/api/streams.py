@@ -4,12 +4,18 @@ A frame is one byte of stream (1 stdout, 2 stderr), three zero bytes, the length
 """
 
 import json
-from collections.abc import AsyncIterator, Iterable
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from aiohttp import web
+
+from swarmd.proto.errors import SwarmdError
+from swarmd.runtime.errors import RuntimeFault
+
+log = logging.getLogger(__name__)
 
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 RAW = "application/vnd.docker.raw-stream"
@@ -26,14 +32,26 @@ def stamp(ns: int) -> str:
     return f"{whole.isoformat()}.{ns % 10**9:09d}Z"
 
 
-async def respond(request: web.Request, content_type: str, chunks: AsyncIterator[bytes]) -> web.StreamResponse:
-    """Send chunks as they come; headers go first, so that a client that follows knows it is connected."""
-    response = web.StreamResponse(headers={"Content-Type": content_type})
+async def respond(
+    request: web.Request, content_type: str, chunks: AsyncIterator[bytes], headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
+    """Send chunks as they come; headers go first, so that a client that follows knows it is connected.
+
+    What fails in the middle ends with the connection: nobody takes it for the whole, and there is no second answer.
+    """
+    response = web.StreamResponse(headers={"Content-Type": content_type, **(headers or {})})
     await response.prepare(request)
-    async with aclosing(cast("Any", chunks)):
-        async for chunk in chunks:
-            await response.write(chunk)
-    await response.write_eof()
+    try:
+        async with aclosing(cast("Any", chunks)):
+            async for chunk in chunks:
+                await response.write(chunk)
+        await response.write_eof()
+    except Exception as problem:
+        transport = request.transport
+        if transport is not None and not transport.is_closing():  # else the client has gone, and that is all
+            expected = isinstance(problem, RuntimeFault | SwarmdError)
+            log.warning("%s %s was cut off: %s", request.method, request.path, problem, exc_info=not expected)
+            transport.abort()
     return response
 
 
