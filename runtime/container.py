@@ -245,8 +245,13 @@ class Container:
                 return
             image = self._host.images.get(self.state.image_id)
             grace = self.state.config.stop_timeout if timeout is None else timeout
-            self._publish("kill", signal=str(number or effective.stop_signal(self.state.config, image)))
-            self._signal(number or effective.stop_signal(self.state.config, image))
+            asked = number or effective.stop_signal(self.state.config, image)
+            self._publish("kill", signal=str(int(asked)))
+            if asked == signal.SIGKILL:
+                await self._kill_all()
+                await self._idle.wait()
+            else:
+                self._signal(asked)
             if self.state.paused:
                 await self._thaw()  # else it would not hear
             with contextlib.suppress(TimeoutError):

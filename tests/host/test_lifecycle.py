@@ -79,3 +79,17 @@ async def test_restarts_are_counted_until_the_user_starts_it(host: Host) -> None
     await host.engine.stop(again)
     assert not host.engine.inspect(again).restarting
     await host.engine.remove(again)
+
+
+@pytest.mark.parametrize(("signal", "timeout"), [("KILL", 5.0), ("KILL", 0.0), ("TERM", 0.0)])
+async def test_a_stop_tells_of_each_signal_once(host: Host, signal: str, timeout: float) -> None:
+    id = await host.start("sleep", "60", stop_signal=signal)
+    events = host.engine.events()
+    await host.engine.stop(id, timeout)
+    seen = []
+    async with asyncio.timeout(10):
+        async for event in events:
+            seen.append((event.action, event.attributes.get("signal", "")))
+            if event.action == "stop":
+                break
+    assert seen == [*([("kill", "15")] if signal == "TERM" else []), ("kill", "9"), ("die", ""), ("stop", "")]
