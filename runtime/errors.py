@@ -7,6 +7,10 @@
      ├─ ReadOnly      it would have to be written to
      ├─ PortInUse     a published port is taken on this host
      ├─ Exhausted     no space, address or process left
+     ├─ Unauthorized  a registry wants to know who asks, or doesn't believe it
+     ├─ Denied        a registry knows who asks, and says no
+     ├─ Unavailable   a registry can't be reached, or can't answer now: later or elsewhere it may
+     │   └─ Corrupt   what it sent is not what its digest or its size says
      ├─ StartError    a step of starting failed; carries the exit code that shells use (125, 126, 127)
      └─ Unsupported   this kernel cannot do it; says what is missing
 
@@ -45,6 +49,24 @@ class Exhausted(RuntimeFault):
 
 
 class Unsupported(RuntimeFault):
+    pass
+
+
+class Unauthorized(RuntimeFault):
+    pass
+
+
+class Denied(RuntimeFault):
+    pass
+
+
+class Unavailable(RuntimeFault):
+    """retry_after: seconds that the other side asks for, None if it doesn't say."""
+
+    retry_after: float | None = None
+
+
+class Corrupt(Unavailable):
     pass
 
 

@@ -110,6 +110,9 @@ RUNTIME_STATUS: tuple[tuple[type[runtime.RuntimeFault], int], ...] = (
     (runtime.Invalid, 400),
     (runtime.ReadOnly, 403),
     (runtime.Unsupported, 400),
+    (runtime.Unauthorized, 401),
+    (runtime.Denied, 403),
+    (runtime.Unavailable, 503),
     (runtime.StartError, 400),
     (runtime.Exhausted, 507),
 )
