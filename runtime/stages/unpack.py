@@ -1,8 +1,8 @@
 """Unpacks a tar archive into a directory of a container, as a process that has gone into its files; see `archive.py`.
 
-Nothing of an archive leaves the directory: ".." is refused, and the directories of an entry are opened beneath it.
-Only of the root do links lead where they lead inside the container; every other directory that a link leads out of is
-refused.  What is replaced is removed first, so no entry is ever written through a link or into a device.
+Nothing of an archive leaves the directory by itself: ".." is refused, and so is a link of the archive's own that leads
+out of it.  Links that were there before lead where they lead inside the container, as in Docker.  What is replaced is
+removed first, so no entry is ever written through a link to a file or into a device.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ def put(root: int, request: dict[str, Any], data: int) -> None:
         raise Refused(f"{path} in container {request['name']} is read-only: copy to a volume", "read-only")
     owner = _user_of(request["user"], root) if request["user"] else None
     with os.fdopen(data, "rb", buffering=BLOCK) as content:
-        unpack(Target(top, path), content, owner, request["keep_kinds"])
+        unpack(Target(root, top, path), content, owner, request["keep_kinds"])
 
 
 def _user_of(user: str, root: int) -> tuple[int, int]:
@@ -39,25 +39,30 @@ def _user_of(user: str, root: int) -> tuple[int, int]:
 
 
 class Target:
-    """The directory that is unpacked into, by its descriptor; path is its name for messages."""
+    """The directory that is unpacked into, by its descriptor and the container's root; path is its name in there."""
 
-    def __init__(self, top: int, path: str) -> None:
-        self._top, self.path = top, path
-        self._open = syscalls.open_beneath if path == "/" else syscalls.open_within
+    def __init__(self, root: int, top: int, path: str) -> None:
+        self._root, self._top, self.path = root, top, path
+        self.links: set[tuple[str, ...]] = set()  # that the archive has made
 
     def name(self, parts: list[str]) -> str:
-        return "/".join((self.path.rstrip("/"), *parts))
+        return "/".join((self.path.rstrip("/"), *parts)) or "/"
 
     def directory(self, parts: list[str], flags: int = os.O_PATH) -> int:
         """Open a directory in it. Raises FileNotFoundError; Refused when there is none on the way or it leads out."""
         try:
-            return self._open(self._top, "/".join(parts) or ".", flags | os.O_DIRECTORY)
+            return self._open(parts, flags | os.O_DIRECTORY)
         except NotADirectoryError:
             raise Refused(f"{self.name(parts)} is not a directory", "invalid") from None
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.ELOOP):
                 raise
             raise Refused(f"{self.name(parts)} leads out of {self.path} by a link", "invalid") from None
+
+    def _open(self, parts: list[str], flags: int) -> int:
+        if self.path != "/" and any(tuple(parts[: end + 1]) in self.links for end in range(len(parts))):
+            return syscalls.open_within(self._top, "/".join(parts), flags)
+        return syscalls.open_beneath(self._root, self.name(parts), flags)
 
     def made(self, parts: list[str]) -> int:
         """The same, making what is missing."""
@@ -122,6 +127,10 @@ def _unpack(
     holder = place.made(parts[:-1])
     try:
         _make_room(holder, parts[-1], place.name(parts), entry.isdir(), keep_kinds)
+        if entry.issym():
+            place.links.add(tuple(parts))
+        else:
+            place.links.discard(tuple(parts))
         _make(place, holder, parts[-1], entry, tar, owner or (entry.uid, entry.gid))
         if entry.isdir():
             times.append((parts, entry.mtime))

@@ -88,10 +88,12 @@ def nothing_outside_changes(whole_root: bool) -> Iterator[tuple[Target, Path]]:
         (outside / "secret").write_text("secret")
         before = seen(Path(top), inside)
         descriptor = os.open(inside, os.O_PATH | os.O_DIRECTORY)
+        root = os.open(inside if whole_root else top, os.O_PATH | os.O_DIRECTORY)
         try:
-            yield Target(descriptor, "/" if whole_root else "/inside"), outside
+            yield Target(root, descriptor, "/" if whole_root else "/inside"), outside
         finally:
             os.close(descriptor)
+            os.close(root)
         assert seen(Path(top), inside) == before
         for path in inside.rglob("*"):
             found = path.lstat()
@@ -122,7 +124,8 @@ def unpacked(place: Target, data: bytes, keep_kinds: bool = False) -> None:
 def test_entries(entries: list[Entry], whole_root: bool, keep_kinds: bool) -> None:
     with nothing_outside_changes(whole_root) as (place, outside):
         unpacked(place, archive(entries, outside), keep_kinds)
-        unpacked(place, archive(entries, outside), keep_kinds)  # onto what the first left there
+        if whole_root:  # else links that the first left may lead out of the directory, inside the root
+            unpacked(place, archive(entries, outside), keep_kinds)
 
 
 @settings(max_examples=int(os.environ.get("SWARMD_FUZZ_EXAMPLES", "150")), deadline=None)
