@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import AsyncIterator
 
 import msgspec
 
@@ -363,6 +364,18 @@ class Container:
         """Where its files are, for `container_files`."""
         layers = self._host.images.get(self.state.image_id).layers
         return Place(self.state, self.directory.path, layers, self._pidfd if self.running else -1)
+
+    @contextlib.asynccontextmanager
+    async def place_to_write(self) -> AsyncIterator[Place]:
+        """The same, and one that does not run is neither started nor removed meanwhile: it would be mounted twice."""
+        async with contextlib.AsyncExitStack() as held:
+            if not self.running:
+                await held.enter_async_context(self._changing)
+                if self.removed:
+                    raise NotFound(f"container {self.state.name} has been removed")
+                if self.running:  # started before its turn came
+                    await held.aclose()
+            yield self.place()
 
     # Inside
 

@@ -156,9 +156,10 @@ class Engine:
         """Unpack a tar archive into a directory; see `container_files.put`."""
         container = self._find(id)
         user = container.state.config.user
-        await container_files.put(
-            self._host.spawner, container.place(), path, content, own=own, keep_kinds=keep_kinds, user=user
-        )
+        async with container.place_to_write() as place:
+            await container_files.put(
+                self._host.spawner, place, path, content, own=own, keep_kinds=keep_kinds, user=user
+            )
 
     def export(self, id: str) -> AsyncIterator[bytes]:
         """A tar archive of its whole root, without what is mounted on it."""

@@ -231,6 +231,51 @@ async def test_links_lead_nowhere_but_inside(host: Host) -> None:
     assert [path.name for path in outside.iterdir()] == ["secret"]
 
 
+@pytest.mark.parametrize("running", [True, False])
+async def test_links_that_are_there_lead_on_inside_the_container(host: Host, running: bool) -> None:
+    """As images have them: /var/run -> /run, /lib -> usr/lib."""
+    outside = host.root / "outside"
+    outside.mkdir()
+    id = await host.make("sleep", "60")
+    start = (("o/real", "dir", ""), ("o/abs", "link", "/tmp/o/real"), ("o/rel", "link", "../../var"))
+    await put(host, id, "/tmp", *start, ("o/host", "link", str(outside)), ("o/top", "link", "../../../../../../var"))
+    if running:
+        await host.engine.start(id)
+    places = {"abs/f": "/tmp/o/real/f", "rel/g/h": "/var/g/h", "top/i": "/var/i"}
+    for name, place in places.items():
+        await put(host, id, "/tmp/o", (name, "file", name.encode()))
+        assert (await got(host, id, place))[2] == {place.rpartition("/")[2]: name.encode()}
+        assert (await host.engine.file_stat(id, f"/tmp/o/{name.partition('/')[0]}")).link_target
+    with pytest.raises(Invalid, match="leads nowhere"):
+        await put(host, id, "/tmp/o", ("host/f", "file", b"out"))
+    await put(host, id, "/tmp/o", ("own", "link", "real"), ("own/j", "file", b"j"))
+    await put(host, id, "/tmp/o", ("own", "link", "/etc"), ("own", "dir", ""), ("own/k", "file", b"k"))
+    assert (await got(host, id, "/tmp/o/own/k"))[2] == {"k": b"k"}
+    assert list(outside.iterdir()) == []
+
+
+async def test_a_start_waits_for_files_that_are_being_put(host: Host) -> None:
+    """Two mounts of the same upper directory would not see each other's changes."""
+    id = await host.make("sleep", "60")
+    data, go = archive(("f", "file", b"whole\n")), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield data[:600]
+        await go.wait()
+        yield data[600:]
+
+    async with asyncio.TaskGroup() as group:
+        putting = group.create_task(host.engine.file_unpack(id, "/tmp", slowly()))
+        upper = host.root / f"data/containers/{id}/upper/tmp"
+        await until("the archive's beginning", lambda: upper.is_dir() or putting.done())
+        starting = group.create_task(host.engine.start(id))
+        again = group.create_task(put(host, id, "/var", ("g", "file", b"")))
+        done, _ = await asyncio.wait({starting, again}, timeout=0.3)
+        assert not done, "it went on in the middle"
+        go.set()
+    assert (await host.engine.exec(id, ["cat", "/tmp/f"])).stdout == b"whole\n"
+
+
 async def test_a_directory_that_is_swapped_for_a_link_all_the_time(host: Host) -> None:
     outside = host.root / "outside"
     outside.mkdir()
