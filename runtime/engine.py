@@ -283,6 +283,10 @@ class Engine:
         """From now on, and with since (ns) those kept from then."""
         return self._host.events.listen(since)
 
+    def listeners(self) -> int:
+        """How many listen to events."""
+        return self._host.events.listeners
+
     @property
     def spawner_pid(self) -> int:
         return self._host.spawner.pid

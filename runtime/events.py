@@ -39,6 +39,10 @@ class Events:
                 queue.get_nowait()
             queue.put_nowait(event)
 
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
+
     def listen(self, since: int = 0) -> AsyncIterator[Event]:
         """Yield events from this call on, those before the first read too; since (ns): also those kept."""
         queue: asyncio.Queue[Event] = asyncio.Queue(_KEPT)

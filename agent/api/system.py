@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from swarmd.agent.api import objects, query
+from swarmd.agent.api import host_facts, objects, query
 from swarmd.agent.api.container_json import shown_state
 from swarmd.agent.api.interface import SwarmInfo, services
 from swarmd.agent.api.streams import answer, json_line, respond
@@ -55,8 +55,6 @@ async def info(request: web.Request) -> web.Response:
     parts = services(request)
     states = [shown_state(state) for state in parts.engine.list()]
     running, paused = states.count("running"), states.count("paused")
-    unified = not Path("/sys/fs/cgroup/memory").is_dir()
-    swap = Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists() or unified
     return answer(
         {
             "ID": parts.membership.info().node_id or parts.host.name,
@@ -68,11 +66,9 @@ async def info(request: web.Request) -> web.Response:
             "ContainersStopped": len(states) - running - paused,
             "Images": len(parts.engine.images.list()),
             "Driver": "overlay",
-            "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"]],
             "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
             "LoggingDriver": "json-file",
             "CgroupDriver": "cgroupfs",
-            "CgroupVersion": "2" if unified else "1",
             "DockerRootDir": str(parts.host.data_root),
             "OperatingSystem": _distribution(),
             "OSVersion": _release().get("VERSION_ID", ""),
@@ -81,17 +77,8 @@ async def info(request: web.Request) -> web.Response:
             "Architecture": platform.machine(),
             "NCPU": os.cpu_count() or 1,
             "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "MemoryLimit": True,
-            "SwapLimit": swap,
-            "CpuCfsPeriod": True,
-            "CpuCfsQuota": True,
-            "CPUShares": True,
-            "CPUSet": True,
-            "PidsLimit": True,
-            "OomKillDisable": not unified,
-            "IPv4Forwarding": True,
             "Debug": log.isEnabledFor(logging.DEBUG),
-            "NEventsListener": 0,
+            "NEventsListener": parts.engine.listeners(),
             "NGoroutines": len(asyncio.all_tasks()),
             "NFd": sum(1 for _ in Path("/proc/self/fd").iterdir()),
             "Plugins": {
@@ -102,9 +89,6 @@ async def info(request: web.Request) -> web.Response:
             },
             "IndexServerAddress": "",
             "RegistryConfig": {"InsecureRegistryCIDRs": [], "IndexConfigs": {}, "Mirrors": None},
-            "HttpProxy": "",
-            "HttpsProxy": "",
-            "NoProxy": "",
             "Labels": [],
             "ExperimentalBuild": False,
             "LiveRestoreEnabled": True,
@@ -113,10 +97,9 @@ async def info(request: web.Request) -> web.Response:
             "InitBinary": "swarmd-init",
             "Isolation": "",
             "CDISpecDirs": [str(path) for path in cdi.DIRECTORIES],
-            "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
             "ProductLicense": "",
-            "Warnings": [] if swap else ["WARNING: this kernel limits no swap"],
             "Swarm": await _swarm(request, parts.membership.info()),
+            **host_facts.facts(parts.host.data_root),
         }
     )
 
