@@ -17,6 +17,7 @@ from swarmd.runtime.registry.settings import Endpoint
 from swarmd.runtime.registry.transport import Body, Transport, authority
 
 _LARGEST_REFUSAL = 64 << 10  # bytes that are read for a reason
+_MOST_KEYS = 3  # none, one that was kept, and a new one
 _SHUNNED = 60.0  # s
 _OK = frozenset({200})
 
@@ -59,13 +60,10 @@ class Client:
         credentials = ANONYMOUS if request.endpoint.mirror else request.credentials
         subject = replace(request.subject, username=credentials.username or ("<token>" if credentials else ""))
         at_home = isinstance(request.place, str) or authority(request.place) == request.endpoint.host
-        refusal: RuntimeFault | None = None
-        sent = ""
-        while True:
-            key = await self.keys.header(request.endpoint, credentials, request.scopes, subject) if at_home else ""
-            if refusal is not None and key == sent:
-                raise refusal
-            sent = key
+        for _ in range(_MOST_KEYS):
+            key, outdated = "", False
+            if at_home:
+                key, outdated = await self.keys.header(request.endpoint, credentials, request.scopes, subject)
             headers = {**request.headers, "Authorization": key} if key else dict(request.headers)
             response = await persist(
                 self.transport, request.endpoint, request.method, request.place, headers, request.body
@@ -73,14 +71,16 @@ class Client:
             if response.status in request.good:
                 return response
             fault = await self._fault(response, subject)
-            if response.status != 401 or not at_home or refusal is not None:
-                raise fault
-            if self.keys.challenged(request.endpoint, response.headers) is None:
-                raise fault
+            if response.status != 401 or not at_home:
+                break
             self.keys.forget(request.endpoint, credentials, request.scopes)
-            refusal = fault
+            challenge = self.keys.challenged(request.endpoint, response.headers)
+            hopeless = challenge is None or (challenge.scheme == "basic" and not credentials.username)
+            if hopeless or not outdated:
+                break
             if not isinstance(request.body, bytes):
                 raise Renewed(str(fault))
+        raise fault
 
     async def _fault(self, response: aiohttp.ClientResponse, subject: Subject) -> RuntimeFault:
         try:

@@ -51,24 +51,30 @@ class Keys:
         self._tokens: dict[_Key, tuple[str, float]] = {}
         self._fetching: dict[_Key, asyncio.Lock] = {}
 
-    async def header(self, endpoint: Endpoint, credentials: Credentials, scopes: Scopes, subject: Subject) -> str:
-        """The value of Authorization, empty while the registry hasn't asked for any; raises as a request does."""
+    async def header(
+        self, endpoint: Endpoint, credentials: Credentials, scopes: Scopes, subject: Subject
+    ) -> tuple[str, bool]:
+        """The value of Authorization, empty while the registry hasn't asked for any, and whether it may be outdated.
+
+        Raises as a request does.
+        """
         if credentials.registry_token:
-            return f"Bearer {credentials.registry_token}"
+            return f"Bearer {credentials.registry_token}", False
         challenge = self._challenges.get(endpoint.host)
         if challenge is None:
-            return ""
+            return "", True
         if challenge.scheme == "basic":
-            return credentials.basic if credentials.username else ""
+            return (credentials.basic, False) if credentials.username else ("", False)
         key = endpoint.host, credentials, scopes
         async with self._fetching.setdefault(key, asyncio.Lock()):
             known = self._tokens.get(key)
-            if known is None or known[1] <= time.monotonic():
+            kept = known is not None and known[1] > time.monotonic()
+            if known is None or not kept:
                 fetched = await self.fetch(challenge, endpoint, credentials, scopes, subject)
                 life = _DEFAULT_LIFE if fetched.expires_in is None else max(0.0, fetched.expires_in)
                 known = fetched.value, time.monotonic() + life * (1 - _MARGIN)
                 self._keep(key, known)
-        return f"Bearer {known[0]}"
+        return f"Bearer {known[0]}", kept
 
     def challenged(self, endpoint: Endpoint, headers: "CIMultiDictProxy[str]") -> Challenge | None:
         """Learn from a 401 what the registry wants; None if it is nothing that is known here."""

@@ -7,6 +7,7 @@ from swarmd.runtime.errors import Invalid, Unavailable
 from swarmd.runtime.registry.client import Client, Request
 from swarmd.runtime.registry.credentials import Credentials
 from swarmd.runtime.registry.failures import Broken, Subject
+from swarmd.runtime.registry.retries import persist
 
 _DEFAULT_SERVERS = frozenset({"", "docker.io", "index.docker.io", "registry-1.docker.io"})
 
@@ -19,9 +20,9 @@ async def check_login(client: Client, credentials: Credentials) -> str:
     if not credentials:
         raise Invalid("a login takes a username and a password, or a token")
     endpoint = client.transport.settings.origin(server_domain(credentials.server))
-    base = Request(endpoint, "GET", "/v2/", Subject(endpoint.host, "API"), good=frozenset({200, 401}))
+    base = Request(endpoint, "GET", "/v2/", Subject(endpoint.host, "API"))
     try:
-        async with await client.ask(base) as response:
+        async with await persist(client.transport, endpoint, "GET", "/v2/", {}) as response:
             challenge = client.keys.challenged(endpoint, response.headers) if response.status == 401 else None
             if response.status == 200:
                 return ""  # it serves everybody
@@ -33,7 +34,7 @@ async def check_login(client: Client, credentials: Credentials) -> str:
             token = await client.keys.fetch(challenge, endpoint, credentials, frozenset(), subject, offline=True)
             given = token.refresh_token or ""
             credentials = Credentials(registry_token=token.value)
-        (await client.ask(replace(base, credentials=credentials, good=frozenset({200})))).release()
+        (await client.ask(replace(base, credentials=credentials))).release()
     except Broken as broken:
         raise broken.fault from broken
     return given

@@ -76,9 +76,10 @@ class _Upload:
         self._progress = progress
         self._waits = Waits(access.client.transport.settings.patience)
         self._session: URL | None = None
-        self._at = 0  # bytes that the registry has
+        self._at = self._furthest = 0  # bytes that the registry has, and had at most
         self._resumed = False
         self._chunk = descriptor.size
+        self._unreadable: Exception | None = None  # what open_at's stream raised: no fault of the registry's
 
     async def run(self) -> None:
         while True:
@@ -90,6 +91,8 @@ class _Upload:
             except Renewed as renewed:
                 await self._failed(Unavailable(str(renewed)), renewed)
             except Broken as broken:
+                if self._unreadable is not None:
+                    raise self._unreadable from None
                 if not broken.again or not broken.met:
                     raise broken.fault from broken
                 await self._failed(broken.fault, broken)
@@ -121,12 +124,17 @@ class _Upload:
             await self._ask_state(self._session)
         except (NotFound, Invalid, Unavailable, Broken):
             self._session = None
-            return
+            self._at = 0
         self._resumed = True
-        if self._at > before:
-            self._waits.progressed()
-        else:
+        self._advanced()
+        if self._at <= before:
             self._chunk = min(self._chunk, _CHUNK)
+
+    def _advanced(self) -> None:
+        """Count failures anew when the registry has more than ever: to begin again is no progress."""
+        if self._at > self._furthest:
+            self._furthest = self._at
+            self._waits.progressed()
 
     async def _begin(self) -> None:
         self._at, self._resumed = 0, False
@@ -166,11 +174,19 @@ class _Upload:
                         raise Broken(Invalid(f"registry {self._host} lost its place in the upload of {self._matter}"))
                     self._session = self._location(response, self._session)
                 self._at += length
-                self._waits.progressed()
+                self._advanced()
 
     async def _counted(self, source: "_Source", length: int) -> AsyncGenerator[bytes, None]:
         at = self._at
-        async for piece in source.take(length):
+        pieces = source.take(length)
+        while True:
+            try:
+                piece = await anext(pieces, b"")
+            except Exception as error:
+                self._unreadable = error
+                raise
+            if not piece:
+                return
             yield piece
             at += len(piece)
             self._progress(at)

@@ -22,6 +22,7 @@ class Fault:
     path: str
     times: int = 1
     cut_after: int | None = None  # bytes of the answer's body
+    end_after: int | None = None  # in good order, as if that were all
     stall_after: int | None = None
     corrupt_at: int | None = None
     cut_request_after: int | None = None
@@ -112,7 +113,7 @@ class Proxy:
         for name in fault.drop:
             kept.pop(name, None)
         response = web.StreamResponse(status=answer.status, headers={**kept, **fault.headers})
-        if "Content-Length" in answer.headers and "Content-Length" not in fault.drop:
+        if "Content-Length" in answer.headers and "Content-Length" not in fault.drop and fault.end_after is None:
             response.content_length = int(answer.headers["Content-Length"]) + len(fault.extra)
         await response.prepare(request)
         at = 0
@@ -123,6 +124,9 @@ class Proxy:
                     if limit == fault.stall_after:
                         await self._ending.wait()
                     self._cut(request)
+            if fault.end_after is not None and at + len(piece) > fault.end_after:
+                await response.write(piece[: fault.end_after - at])
+                break
             if fault.corrupt_at is not None and at <= fault.corrupt_at < at + len(piece):
                 changed = bytearray(piece)
                 changed[fault.corrupt_at - at] ^= 1
