@@ -122,6 +122,7 @@ def application(services: Services) -> web.Application:
     """The application; the caller owns what it works on and outlives it."""
     app = web.Application(middlewares=[_errors, _versions], client_max_size=16 * 1024 * 1024)
     app[SERVICES] = services
+    app[stats.SAMPLER] = stats.Sampler()
     for method, path, handler in ROUTES:
         app.router.add_route(method, path, handler)
         app.router.add_route(method, "/v{version:[0-9.]+}" + path, handler)

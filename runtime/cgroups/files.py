@@ -39,6 +39,15 @@ def table(file: Path) -> dict[str, int]:
     return {key: int(value) for key, value in (line.split()[:2] for line in lines)}
 
 
+def rows(file: Path) -> dict[str, list[str]]:
+    """A file of lines that begin with a key, such as a device's number; empty when it is not there."""
+    try:
+        lines = [line.split() for line in file.read_text().splitlines()]
+    except FileNotFoundError:
+        return {}
+    return {words[0]: words[1:] for words in lines if words}
+
+
 def groups(directory: Path) -> Iterator[Path]:
     """A group and those below it, deepest first: a privileged container may make its own."""
     with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:

@@ -5,18 +5,32 @@ first instruction, so killing or measuring the group misses nothing.  The direct
 state: `load` after a restart finds what `create` made.  `v1.py` and `v2.py` implement this; `detect` chooses.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import field
 
 from swarmd.runtime.model import DeviceRule, Limits, Struct
 
 PERIOD_US = 100_000
 _LEAST_QUOTA_US = 1_000
 
+# What is counted of block devices, by its name in v1: bytes and operations, which v2 has too, and the scheduler's own.
+BLKIO = (
+    "io_service_bytes",
+    "io_serviced",
+    "io_queued",
+    "io_service_time",
+    "io_wait_time",
+    "io_merged",
+    "time",
+    "sectors",
+)
+
 
 class Transferred(Struct, frozen=True):
-    """What went to or from a block device, in bytes or operations; kind: read, write, discard ..."""
+    """What a group has done with a block device: bytes, operations, times; kind: read, write, discard ..., or none."""
 
     major: int
     minor: int
@@ -34,12 +48,12 @@ class Stats(Struct, frozen=True):
     cpu_throttled_periods: int = 0
     cpu_throttled: int = 0
     memory_usage: int = 0
-    memory_inactive_file: int = 0  # page cache the kernel would drop first; usage without it is what `stats` shows
     memory_limit: int = 0
     memory_peak: int = 0
+    memory_failures: int | None = None  # how often the limit was hit; cgroup v1 only
+    memory_stat: Mapping[str, int] = field(default_factory=dict)  # memory.stat as it is: the versions differ
     per_cpu: tuple[int, ...] = ()
-    blkio_bytes: tuple[Transferred, ...] = ()
-    blkio_operations: tuple[Transferred, ...] = ()
+    blkio: Mapping[str, tuple[Transferred, ...]] = field(default_factory=dict)  # by what is counted, see BLKIO
     pids: int = 0
     pids_limit: int = 0
     oom_kills: int = 0

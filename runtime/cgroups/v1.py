@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from swarmd.runtime.cgroups import files
-from swarmd.runtime.cgroups.interface import PERIOD_US, Stats, Transferred, child, memory_and_swap, quota_us
+from swarmd.runtime.cgroups.interface import BLKIO, PERIOD_US, Stats, Transferred, child, memory_and_swap, quota_us
 from swarmd.runtime.errors import Conflict, Invalid, NotFound, Unsupported
-from swarmd.runtime.model import DeviceRule, Limits
+from swarmd.runtime.model import DeviceLimit, DeviceRule, Limits
 from swarmd.runtime.resources import device_number
 
 CONTROLLERS = ("freezer", "cpu", "cpuacct", "memory", "pids", "devices", "blkio", "cpuset")
@@ -132,9 +132,11 @@ class Cgroup:
         if weights:
             self._weigh(blkio, limits)
         for name, field in _RATES:
-            for limit in getattr(limits, field):
-                major, minor = device_number(limit.path)
-                files.write(blkio / f"blkio.throttle.{name}_device", f"{major}:{minor} {limit.value}")
+            file = blkio / f"blkio.throttle.{name}_device"
+            wanted = {f"{major}:{minor}": value for major, minor, value in _numbered(getattr(limits, field))}
+            dropped = dict.fromkeys(files.rows(file).keys() - wanted.keys(), 0)
+            for number, rate in (dropped | wanted).items():
+                files.write(file, f"{number} {rate}")
 
     def _weigh(self, blkio: Path, limits: Limits) -> None:
         prefix = next((p for p in ("blkio.bfq.weight", "blkio.weight") if (blkio / p).exists()), "")
@@ -233,11 +235,11 @@ class Cgroup:
             cpu_throttled_periods=throttling.get("nr_throttled", 0),
             cpu_throttled=throttling.get("throttled_time", 0),
             memory_usage=files.number(memory / "memory.usage_in_bytes"),
-            memory_inactive_file=files.table(memory / "memory.stat").get("total_inactive_file", 0),
             memory_peak=files.number(memory / "memory.max_usage_in_bytes"),
+            memory_failures=files.number(memory / "memory.failcnt"),
+            memory_stat=files.table(memory / "memory.stat"),
             per_cpu=_numbers(cpuacct / "cpuacct.usage_percpu"),
-            blkio_bytes=_transferred(blkio / "blkio.throttle.io_service_bytes_recursive"),
-            blkio_operations=_transferred(blkio / "blkio.throttle.io_serviced_recursive"),
+            blkio={what: _transferred(blkio, what) for what in BLKIO},
             memory_limit=limit if limit < _UNLIMITED else 0,
             pids=files.number(pids / "pids.current"),
             pids_limit=files.number(pids / "pids.max"),
@@ -269,6 +271,11 @@ def _fill_cpuset(directory: Path) -> None:
         files.write(directory / name, _held(directory.parent / name))
 
 
+def _numbered(limits: Sequence[DeviceLimit]) -> list[tuple[int, int, int]]:
+    """Major and minor number of each device, and its limit."""
+    return [(*device_number(limit.path), limit.value) for limit in limits]
+
+
 def _held(file: Path) -> str:
     return file.read_text().strip()
 
@@ -280,15 +287,22 @@ def _numbers(file: Path) -> tuple[int, ...]:
         return ()
 
 
-def _transferred(file: Path) -> tuple[Transferred, ...]:
-    """Lines of "8:0 Read 4096"; the sum over all devices, a line of two words, is left out."""
-    try:
-        lines = [line.split() for line in file.read_text().splitlines()]
-    except FileNotFoundError:
-        return ()
-    found = []
-    for words in lines:
-        if len(words) == 3 and words[1] in ("Read", "Write"):
-            major, _, minor = words[0].partition(":")
-            found.append(Transferred(major=int(major), minor=int(minor), kind=words[1].lower(), value=int(words[2])))
-    return tuple(found)
+def _transferred(blkio: Path, what: str) -> tuple[Transferred, ...]:
+    """Lines of "8:0 Read 4096" or "8:0 4096"; the sum over all devices, which begins with "Total", is left out.
+
+    A scheduler counts only the devices that it serves, the throttle all, but for bytes and operations alone.
+    """
+    for prefix in ("blkio.bfq", "blkio", "blkio.throttle"):
+        try:
+            lines = [line.split() for line in (blkio / f"{prefix}.{what}_recursive").read_text().splitlines()]
+        except FileNotFoundError:
+            continue
+        found = []
+        for number, *kind, value in lines:
+            major, colon, minor = number.partition(":")
+            if colon:
+                one = Transferred(major=int(major), minor=int(minor), kind="".join(kind).lower(), value=int(value))
+                found.append(one)
+        if found:
+            return tuple(found)
+    return ()

@@ -8,7 +8,7 @@ containers.  Devices are no controller here but an eBPF program: `devices.py`.
 import contextlib
 import errno
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from swarmd.runtime.cgroups import devices, files
@@ -150,17 +150,23 @@ class Cgroup:
         file, scaled = ("io.bfq.weight", int) if bfq else ("io.weight", io_weight)
         normal = scaled(limits.blkio_weight) if limits.blkio_weight else _DEFAULT_WEIGHT
         self._set(file, f"default {normal}", bool(limits.blkio_weight))
-        for device in limits.blkio_weight_device:
-            self._set(file, f"{_number(device.path)} {scaled(device.value)}", True)
-        rates = (
-            ("rbps", limits.blkio_read_bps),
-            ("wbps", limits.blkio_write_bps),
-            ("riops", limits.blkio_read_iops),
-            ("wiops", limits.blkio_write_iops),
-        )
-        for key, throttled in rates:
+        weights = {_number(device.path): str(scaled(device.value)) for device in limits.blkio_weight_device}
+        dropped = dict.fromkeys(files.rows(self.directory / file).keys() - weights.keys() - {"default"}, "default")
+        for number, value in (dropped | weights).items():
+            self._set(file, f"{number} {value}", True)
+        rates = {
+            "rbps": limits.blkio_read_bps,
+            "wbps": limits.blkio_write_bps,
+            "riops": limits.blkio_read_iops,
+            "wiops": limits.blkio_write_iops,
+        }
+        # A device's limits are written whole, so that one that is no longer asked for goes.
+        wanted = {number: dict.fromkeys(rates, "max") for number in files.rows(self.directory / "io.max")}
+        for key, throttled in rates.items():
             for device in throttled:
-                self._set("io.max", f"{_number(device.path)} {key}={device.value}", True)
+                wanted.setdefault(_number(device.path), dict.fromkeys(rates, "max"))[key] = str(device.value)
+        for number, pairs in wanted.items():
+            self._set("io.max", " ".join([number, *(f"{key}={value}" for key, value in pairs.items())]), True)
 
     def _set(self, file: str, value: int | str, asked: bool) -> None:
         try:
@@ -207,7 +213,7 @@ class Cgroup:
         return files.table(self.directory / "memory.events").get("oom_kill", 0)
 
     def stats(self) -> Stats:
-        cpu = files.table(self.directory / "cpu.stat")
+        cpu, moved = files.table(self.directory / "cpu.stat"), files.rows(self.directory / "io.stat")
         return Stats(
             cpu_usage=cpu.get("usage_usec", 0) * _MICROSECOND,
             cpu_user=cpu.get("user_usec", 0) * _MICROSECOND,
@@ -216,10 +222,12 @@ class Cgroup:
             cpu_throttled_periods=cpu.get("nr_throttled", 0),
             cpu_throttled=cpu.get("throttled_usec", 0) * _MICROSECOND,
             memory_usage=files.number(self.directory / "memory.current"),
-            memory_inactive_file=files.table(self.directory / "memory.stat").get("inactive_file", 0),
             memory_peak=files.number(self.directory / "memory.peak"),
-            blkio_bytes=_transferred(self.directory / "io.stat", {"rbytes": "read", "wbytes": "write"}),
-            blkio_operations=_transferred(self.directory / "io.stat", {"rios": "read", "wios": "write"}),
+            memory_stat=files.table(self.directory / "memory.stat"),
+            blkio={
+                "io_service_bytes": _transferred(moved, {"rbytes": "read", "wbytes": "write", "dbytes": "discard"}),
+                "io_serviced": _transferred(moved, {"rios": "read", "wios": "write", "dios": "discard"}),
+            },
             memory_limit=files.number(self.directory / "memory.max"),
             pids=files.number(self.directory / "pids.current"),
             pids_limit=files.number(self.directory / "pids.max"),
@@ -230,14 +238,10 @@ class Cgroup:
         files.remove(self.directory, time.monotonic() + timeout)
 
 
-def _transferred(file: Path, kinds: dict[str, str]) -> tuple[Transferred, ...]:
-    """Lines of "8:0 rbytes=4096 wbytes=0 rios=1 ..."."""
-    try:
-        lines = [line.split() for line in file.read_text().splitlines()]
-    except FileNotFoundError:
-        return ()
+def _transferred(rows: Mapping[str, Sequence[str]], kinds: dict[str, str]) -> tuple[Transferred, ...]:
+    """Of rows "8:0 rbytes=4096 wbytes=0 rios=1 ..."."""
     found = []
-    for number, *pairs in lines:
+    for number, pairs in rows.items():
         major, _, minor = number.partition(":")
         for key, value in (pair.split("=", 1) for pair in pairs if "=" in pair):
             if key in kinds:

@@ -136,6 +136,10 @@ def test_block_devices_are_throttled(hierarchy: v2.Hierarchy, block_device: Path
     rate = (DeviceLimit(path=str(block_device), value=1 << 20),)
     cgroup = hierarchy.create("io", Limits(blkio_read_bps=rate, blkio_write_iops=rate))
     assert f"rbps={1 << 20} wbps=max riops=max wiops={1 << 20}" in read(cgroup, "io.max")[0]
+    cgroup.update(Limits(blkio_write_iops=rate))
+    assert f"rbps=max wbps=max riops=max wiops={1 << 20}" in read(cgroup, "io.max")[0]
+    cgroup.update(Limits())
+    assert read(cgroup, "io.max") == [""]
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from swarmd.runtime.cgroups import detect, v1, v2
+from swarmd.runtime.cgroups import detect, files, v1, v2
 from swarmd.runtime.devices import DEFAULT_RULES
 from swarmd.runtime.errors import Conflict, NotFound, Unsupported
-from swarmd.runtime.model import Limits
+from swarmd.runtime.model import DeviceLimit, Limits
 
 V1_FILES = {
     "cpu": ("cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us"),
@@ -68,13 +68,69 @@ def test_v1_reads_what_the_kernel_reports(kernel: Path) -> None:
     (memory / "memory.usage_in_bytes").write_text("4096\n")
     (memory / "memory.limit_in_bytes").write_text("9223372036854771712\n")
     (memory / "memory.stat").write_text("cache 1\ntotal_inactive_file 1024\n")
+    (memory / "memory.failcnt").write_text("6\n")
+    (memory / "memory.max_usage_in_bytes").write_text("8192\n")
     (memory / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
     (pids / "pids.current").write_text("2\n")
     (kernel / "cpu/swarmd/abc/cpu.stat").write_text("nr_periods 9\nnr_throttled 4\nthrottled_time 77\n")
     stats = cgroup.stats()
-    assert (stats.memory_usage, stats.memory_limit, stats.memory_inactive_file) == (4096, 0, 1024)
+    assert (stats.memory_usage, stats.memory_limit, stats.memory_peak, stats.memory_failures) == (4096, 0, 8192, 6)
+    assert stats.memory_stat == {"cache": 1, "total_inactive_file": 1024}
     assert (stats.pids, stats.pids_limit, stats.oom_kills) == (2, 0, 3)
     assert (stats.cpu_periods, stats.cpu_throttled_periods, stats.cpu_throttled) == (9, 4, 77)
+
+
+def moved(cgroup: v1.Cgroup | v2.Cgroup) -> dict[str, list[tuple[int, int, str, int]]]:
+    return {what: [(e.major, e.minor, e.kind, e.value) for e in found] for what, found in cgroup.stats().blkio.items()}
+
+
+def test_v1_counts_what_block_devices_did_by_the_scheduler_where_it_has_counted(kernel: Path) -> None:
+    (kernel / "blkio").mkdir()
+    mounts = {name: kernel / name for name in (*V1_FILES, "blkio")}
+    cgroup, blkio = v1.Hierarchy(mounts, "swarmd").create("abc", Limits()), kernel / "blkio/swarmd/abc"
+    for name, text in {
+        "throttle.io_service_bytes": "8:0 Read 4096\n8:0 Write 1\n8:0 Sync 2\n8:0 Discard 3\n8:0 Total 6\nTotal 4102\n",
+        "throttle.io_serviced": "8:0 Read 7\nTotal 7\n",
+        "bfq.io_service_bytes": "Total 0\n",
+        "bfq.io_serviced": "8:16 Read 9\nTotal 9\n",
+        "time": "8:0 12\n",
+        "sectors": "8:0 8\n",
+    }.items():
+        (blkio / f"blkio.{name}_recursive").write_text(text)
+    kinds = [("read", 4096), ("write", 1), ("sync", 2), ("discard", 3), ("total", 6)]
+    assert moved(cgroup) == {
+        "io_service_bytes": [(8, 0, kind, value) for kind, value in kinds],
+        "io_serviced": [(8, 16, "read", 9)],
+        "time": [(8, 0, "", 12)],
+        "sectors": [(8, 0, "", 8)],
+        **{key: [] for key in ("io_queued", "io_service_time", "io_wait_time", "io_merged")},
+    }
+
+
+def test_a_limit_of_a_device_that_is_dropped_is_taken_back(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(v1, "device_number", lambda path: {"/dev/a": (8, 0), "/dev/b": (8, 16)}[path])
+    monkeypatch.setattr(v2, "device_number", lambda path: {"/dev/a": (8, 0), "/dev/b": (8, 16)}[path])
+    written: list[tuple[str, str]] = []
+    monkeypatch.setattr(files, "write", lambda file, value: written.append((file.name, str(value))))
+    only_a = Limits(blkio_read_bps=(DeviceLimit(path="/dev/a", value=5),))
+    unified, blkio = kernel / "unified/abc", kernel / "blkio/abc"
+    unified.mkdir()
+    blkio.mkdir(parents=True)
+    (unified / "io.max").write_text("8:0 rbps=1 wbps=2 riops=max wiops=max\n8:16 rbps=3 wbps=max riops=max wiops=4\n")
+    (unified / "io.weight").write_text("default 100\n8:16 300\n")
+    v2.Cgroup("abc", unified).update(only_a)
+    assert [value for name, value in written if name.startswith("io.")] == [
+        *("default 100", "8:16 default"),
+        *("8:0 rbps=5 wbps=max riops=max wiops=max", "8:16 rbps=max wbps=max riops=max wiops=max"),
+    ]
+    written.clear()
+    (blkio / "blkio.throttle.read_bps_device").write_text("8:0 1\n8:16 3\n")
+    (blkio / "blkio.throttle.write_iops_device").write_text("8:16 4\n")
+    v1.Cgroup("abc", {"blkio": blkio}).update(only_a)
+    assert sorted(written) == [
+        *(("blkio.throttle.read_bps_device", value) for value in ("8:0 5", "8:16 0")),
+        ("blkio.throttle.write_iops_device", "8:16 0"),
+    ]
 
 
 def test_v1_a_limit_without_its_controller_is_refused_and_leaves_nothing(kernel: Path) -> None:
@@ -114,7 +170,14 @@ def test_v2_reads_what_the_kernel_reports(kernel: Path) -> None:
     (directory / "memory.current").write_text("4096\n")
     (directory / "memory.events").write_text("low 0\noom 2\noom_kill 1\n")
     (directory / "cpu.stat").write_text("usage_usec 12\nuser_usec 8\nsystem_usec 4\n")
+    (directory / "memory.stat").write_text("anon 1\ninactive_file 2\n")
+    (directory / "io.stat").write_text("8:0 rbytes=9 wbytes=8 rios=7 wios=6 dbytes=5 dios=4\n7:0 \n")
+    assert moved(cgroup) == {
+        "io_service_bytes": [(8, 0, "read", 9), (8, 0, "write", 8), (8, 0, "discard", 5)],
+        "io_serviced": [(8, 0, "read", 7), (8, 0, "write", 6), (8, 0, "discard", 4)],
+    }
     stats = cgroup.stats()
+    assert (stats.memory_stat, stats.memory_failures) == ({"anon": 1, "inactive_file": 2}, None)
     assert (stats.memory_usage, stats.oom_kills, stats.pids_limit) == (4096, 1, 5)
     assert (stats.cpu_usage, stats.cpu_user, stats.cpu_system) == (12_000, 8_000, 4_000)
 
