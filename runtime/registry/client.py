@@ -14,7 +14,7 @@ from swarmd.runtime.registry.keys import Keys, Scopes
 from swarmd.runtime.registry.reading import read
 from swarmd.runtime.registry.retries import persist
 from swarmd.runtime.registry.settings import Endpoint
-from swarmd.runtime.registry.transport import Body, Transport, authority
+from swarmd.runtime.registry.transport import Body, Transport
 
 _LARGEST_REFUSAL = 64 << 10  # bytes that are read for a reason
 _MOST_KEYS = 3  # none, one that was kept, and a new one
@@ -59,7 +59,7 @@ class Client:
         # A mirror is somebody else: what the user said to the registry is not for it.
         credentials = ANONYMOUS if request.endpoint.mirror else request.credentials
         subject = replace(request.subject, username=credentials.username or ("<token>" if credentials else ""))
-        at_home = isinstance(request.place, str) or authority(request.place) == request.endpoint.host
+        at_home = isinstance(request.place, str) or is_at(request.place, request.endpoint)
         for _ in range(_MOST_KEYS):
             key, outdated = "", False
             if at_home:
@@ -88,3 +88,9 @@ class Client:
         except (RuntimeFault, Broken):
             body = b""  # the status says enough
         return answer(response.status, response.headers, body, subject)
+
+
+def is_at(url: URL, endpoint: Endpoint) -> bool:
+    """Whether an address is the endpoint's own, where its key may go."""
+    home = endpoint.url(url.scheme, "/")
+    return url.scheme in endpoint.schemes and (url.host, url.port) == (home.host, home.port)

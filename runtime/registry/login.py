@@ -1,15 +1,15 @@
 """Tries credentials out, for `login`."""
 
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from swarmd.runtime.errors import Invalid, Unavailable
 from swarmd.runtime.registry.client import Client, Request
 from swarmd.runtime.registry.credentials import Credentials
 from swarmd.runtime.registry.failures import Broken, Subject
 from swarmd.runtime.registry.retries import persist
+from swarmd.runtime.registry.settings import is_host
 
-_DEFAULT_SERVERS = frozenset({"", "docker.io", "index.docker.io", "registry-1.docker.io"})
+_DEFAULT_SERVERS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 
 async def check_login(client: Client, credentials: Credentials) -> str:
@@ -42,9 +42,9 @@ async def check_login(client: Client, credentials: Credentials) -> str:
 
 def server_domain(server: str) -> str:
     """The domain that images of a registry begin with, from what a login calls it: an address or a host."""
-    host = urlsplit(server).netloc if "://" in server else server.partition("/")[0]
-    if host in _DEFAULT_SERVERS:
+    host = server.rpartition("://")[2].partition("/")[0]
+    if not server or host in _DEFAULT_SERVERS:
         return "docker.io"
-    if not host or not all(letter.isalnum() or letter in ".-:[]" for letter in host) or not host.isascii():
-        raise Invalid(f"registry {server[:100]!r} is not of the form host[:port]")
+    if not is_host(host):
+        raise Invalid(f"registry {server[:300]!r} is not of the form host[:port]")
     return host

@@ -140,7 +140,7 @@ class Repository:
     async def _resolve(self, endpoint: Endpoint, ref: str) -> Descriptor:
         response = await self._access.client.ask(self._reading(endpoint, "HEAD", ref))
         response.release()
-        digest, media_type = response.headers.get("Docker-Content-Digest", ""), _media_type(response)
+        digest, media_type = response.headers.get("Docker-Content-Digest", ""), _content_type(response)
         size = response.headers.get("Content-Length", "")
         if not digest or not size.isdigit() or media_type in _VAGUE:
             data, media_type, digest = await self._manifest(endpoint, ref)
@@ -162,7 +162,7 @@ class Repository:
                 raise Corrupt(
                     f"{what} is {actual}, not {expected}: it was changed on its way, or the registry is broken"
                 )
-        return data, _checked_type(_media_type(response), data, what), digest
+        return data, checked_type(_content_type(response), data, what), digest
 
     def _reading(self, endpoint: Endpoint, method: str, ref: str) -> Request:
         place = f"manifests/{quote(ref, safe=':')}"
@@ -177,11 +177,11 @@ def digest_like(pattern: str, data: bytes) -> str:
     return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
-def _media_type(response: aiohttp.ClientResponse) -> str:
+def _content_type(response: aiohttp.ClientResponse) -> str:
     return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
-def _checked_type(given: str, data: bytes, what: str) -> str:
+def checked_type(given: str, data: bytes, what: str) -> str:
     """The media type that header and document agree on; Invalid if they don't, or if it is none of an image."""
     heading = manifests.parse(data, _Heading, what)
     if all(bytes(part) not in (b"", b"null") for part in (heading.manifests, heading.layers)):

@@ -14,7 +14,7 @@ from swarmd.runtime.registry.credentials import ANONYMOUS, Credentials
 from swarmd.runtime.registry.failures import Broken, Subject
 from swarmd.runtime.registry.pages import pages
 from swarmd.runtime.registry.reading import read
-from swarmd.runtime.registry.settings import Endpoint
+from swarmd.runtime.registry.settings import Endpoint, is_host
 
 DEFAULT_LIMIT = 25
 LARGEST_LIMIT = 100
@@ -120,7 +120,7 @@ def _split(term: str) -> tuple[str, str]:
         host = ""
     if not word or len(word) > _LONGEST_TERM or not word.isprintable():
         raise Invalid(f"search term {term[:100]!r} is not of the form [host[:port]/]word")
-    if host and not all(letter.isalnum() or letter in ".-:[]" for letter in host):
+    if host and not is_host(host):
         raise Invalid(f"search term {term[:100]!r} doesn't begin with a registry's host[:port]")
     return host, word.removeprefix("library/") if not host else word
 

@@ -1,8 +1,10 @@
 """Which hosts stand for a registry, how each is spoken to, and how patient we are with it."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 from yarl import URL
@@ -12,6 +14,8 @@ from swarmd.runtime.model import Struct
 
 CERTIFICATES = (Path("/etc/swarmd/certs.d"), Path("/etc/docker/certs.d"))
 LOOPBACK = ("127.0.0.0/8", "::1/128")
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.\-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::(?P<port>\d{1,5}))?", re.ASCII)
+_MOST_PORTS = 65535
 
 
 class Patience(Struct, frozen=True):
@@ -39,6 +43,13 @@ class Settings(Struct, frozen=True):
     index: str = "index.docker.io"  # where searches without a host go
     patience: Patience = Patience()
 
+    def __post_init__(self) -> None:
+        for entry in self.insecure:
+            if not is_host(entry) and _network(entry) is None:
+                raise Invalid(f"insecure registry {entry[:300]!r} is neither host[:port] nor a network like 10.0.0.0/8")
+        for domain in self.mirrors:
+            self.endpoints(domain)
+
     def endpoints(self, domain: str) -> tuple["Endpoint", ...]:
         """Where to read from, in order: the mirrors and then the registry itself; Invalid for a mirror that is none."""
         return (*(self._mirror(text, domain) for text in self.mirrors.get(domain, ())), self.origin(domain))
@@ -47,29 +58,30 @@ class Settings(Struct, frozen=True):
         return self.endpoint(self.hosts.get(domain, domain))
 
     def endpoint(self, host: str, prefix: str = "", scheme: str = "", mirror: bool = False) -> "Endpoint":
+        if not is_host(host):
+            raise Invalid(f"registry {host[:300]!r} is not of the form host[:port]")
         insecure = self.is_insecure(host)
         schemes = (scheme,) if scheme else ("https", "http") if insecure else ("https",)
         return Endpoint(host=host, prefix=prefix, schemes=schemes, verified=not insecure, mirror=mirror)
 
     def is_insecure(self, host: str) -> bool:
         """Whether a host[:port] was declared so, by itself or by a network that its address is in."""
-        name = URL(f"//{host}", encoded=True).host or host
-        address = _address("127.0.0.1" if name == "localhost" else name)
+        name = re.sub(r":\d+$", "", host)
+        address = _address("127.0.0.1" if name == "localhost" else name.strip("[]"))
         for entry in self.insecure:
             if entry in (host, name):
                 return True
-            if address is not None and "/" in entry:
-                network = ipaddress.ip_network(entry, strict=False)
-                if address.version == network.version and address in network:
-                    return True
+            network = _network(entry)
+            if address is not None and network is not None and address in network:
+                return True
         return False
 
     def _mirror(self, text: str, domain: str) -> "Endpoint":
-        url = URL(text if "://" in text else f"https://{text}")
-        if url.scheme not in ("http", "https") or not url.host:
-            raise Invalid(f"mirror {text!r} of {domain} is not of the form [https://]host[:port][/path]")
-        host = url.raw_authority.rpartition("@")[2]
-        return self.endpoint(host, url.raw_path.rstrip("/"), url.scheme if "://" in text else "", mirror=True)
+        scheme, _, rest = text.rpartition("://")
+        host, slash, path = rest.partition("/")
+        if scheme not in ("", "http", "https") or not is_host(host) or set("?#") & set(path):
+            raise Invalid(f"mirror {text[:300]!r} of {domain} is not of the form [https://]host[:port][/path]")
+        return self.endpoint(host, f"{slash}{quote(path, safe='/%')}".rstrip("/"), scheme, mirror=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,19 @@ class Endpoint:
 
     def url(self, scheme: str, path: str) -> URL:
         return URL(f"{scheme}://{self.host}{self.prefix}{path}", encoded=True)
+
+
+def is_host(text: str) -> bool:
+    """Whether it is host[:port], as names of images begin with."""
+    found = _HOST.fullmatch(text)
+    return found is not None and int(found["port"] or 0) <= _MOST_PORTS
+
+
+def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(entry, strict=False) if "/" in entry else None
+    except ValueError:
+        return None
 
 
 def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
