@@ -4,15 +4,20 @@ What comes was written by a container, which may be hostile: nothing is written 
 with .. nor through a link that the archive brought.
 """
 
+from __future__ import annotations
+
 import os
 import tarfile
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
 
 from swarmd.swarmctl.client import Refusal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import IO, Any
 
 
 def target_of(text: str, name: str, is_directory: bool, *, contents: bool) -> Path:
@@ -59,7 +64,7 @@ def unpack(content: Any, target: Path, *, keep_owners: bool) -> None:
 
 def _check(name: str, root: str, inner: str) -> None:
     """Its directory, links followed, is in the target."""
-    place = os.path.realpath(os.path.join(root, os.path.dirname(inner))) if inner else root  # noqa: PTH118, PTH120
+    place = os.path.realpath(os.path.join(root, os.path.dirname(inner))) if inner else root
     if ".." in inner.split("/") or (place != root and not place.startswith(root.rstrip("/") + "/")):
         raise Refusal(f"the archive names {name!r}, which is outside of the target: nothing more was copied")
 

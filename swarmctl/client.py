@@ -3,19 +3,25 @@
 Standard library only: a command must start in tens of milliseconds.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
-from urllib.parse import quote, urlencode
 
 from swarmd.swarmctl import dial, http
+from swarmd.swarmctl.jsontext import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket as Socket
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import IO, Any
 
 API_VERSION = "v1.50"
 CONFLICT = 409
 ATTEMPTS = 5  # at a change that others come between
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 PAUSE = 0.05  # s, before the second one; twice as long each time
 
 
@@ -34,11 +40,16 @@ class Client:
     def __init__(self, endpoint: dial.Endpoint, *, debug: bool = False, warnings: bool = True) -> None:
         self.endpoint = endpoint
         self._debug = debug
+        self._idle: list[Socket] = []  # connections whose last answer is read
         self._warnings = warnings
 
     @property
     def host(self) -> str:
         return self.endpoint.host
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
 
     def get(self, path: str, /, **query: object) -> Any:
         return self._json("GET", path, query)
@@ -72,7 +83,7 @@ class Client:
 
     def head(self, path: str, /, **query: object) -> Mapping[str, str]:
         response = self._send("HEAD", path, query)
-        response.close()
+        response.read()
         return response.headers
 
     def upload(self, path: str, content: IO[bytes], /, **query: object) -> Iterator[Any]:
@@ -81,7 +92,7 @@ class Client:
         response = self._send("POST", path, query, http.chunks(content), headers)  # type: ignore[arg-type]
         for line in response:
             if line.strip():
-                yield json.loads(line)
+                yield loads(line)
 
     def put(self, path: str, content: http.Body, /, **query: object) -> None:
         """PUT an archive."""
@@ -96,7 +107,7 @@ class Client:
 
     def hijack(self, path: str, body: object = None, /, **query: object) -> http.Response:
         """POST, and have the connection itself from then on: `sock` to write to, `reader` to read from."""
-        content = None if body is None else json.dumps(body).encode()
+        content = None if body is None else dumps(body).encode()
         headers = {"Upgrade": "tcp", "Connection": "Upgrade"}
         if content is not None:
             headers["Content-Type"] = "application/json"
@@ -106,7 +117,7 @@ class Client:
         for warning in (answer or {}).get("Warnings") or () if self._warnings else ():
             print(f"WARNING: {warning}", file=sys.stderr)
 
-    def connect(self) -> Any:
+    def connect(self) -> Socket:
         """A bare connection."""
         try:
             return dial.dial(self.endpoint)
@@ -116,11 +127,11 @@ class Client:
             raise Refusal(self._unreachable(problem)) from None
 
     def _json(self, method: str, path: str, query: Mapping[str, object], body: object = None) -> Any:
-        content = None if body is None else json.dumps(body).encode()
+        content = None if body is None else dumps(body).encode()
         headers = {} if content is None else {"Content-Type": "application/json"}
         response = self._send(method, path, query, content, headers)
         answer = response.read()
-        return json.loads(answer) if answer.strip() else None
+        return loads(answer) if answer.strip() else None
 
     def _send(
         self,
@@ -130,23 +141,30 @@ class Client:
         body: http.Body = None,
         headers: Mapping[str, str] | None = None,
     ) -> http.Response:
-        words = {name: _words(value) for name, value in query.items() if value is not None}
         version = os.environ.get("DOCKER_API_VERSION")
-        target = f"/{'v' + version if version else API_VERSION}{path}"
-        target += f"?{urlencode(words, doseq=True)}" if words else ""
+        target = f"/{'v' + version if version else API_VERSION}{path}{_query(query)}"
         started = time.monotonic()
-        sock = self.connect()
-        try:
-            response = http.request(sock, method, target, body, headers or {})
-        except OSError as problem:
-            sock.close()
-            raise Refusal(self._unreachable(problem)) from None
+        response = self._answer(method, target, body, headers or {})
         if self._debug:
             spent = (time.monotonic() - started) * 1000
             print(f"swarmctl: {method} {target}: {response.status} after {spent:.1f} ms", file=sys.stderr)
         if response.status >= 400:
             raise Refusal(_message(response), response.status)
         return response
+
+    def _answer(self, method: str, target: str, body: http.Body, headers: Mapping[str, str]) -> http.Response:
+        if self._idle and (body is None or isinstance(body, bytes)):
+            sock = self._idle.pop()
+            try:
+                return http.request(sock, method, target, body, headers, self._idle.append)
+            except http.HungUp:  # meanwhile, and so before it read this
+                sock.close()
+        sock = self.connect()
+        try:
+            return http.request(sock, method, target, body, headers, self._idle.append)
+        except OSError as problem:
+            sock.close()
+            raise Refusal(self._unreachable(problem)) from None
 
     def _unreachable(self, problem: Exception) -> str:
         if isinstance(problem, PermissionError):
@@ -158,25 +176,35 @@ class Client:
         return f"{self.host}: {str(problem) or type(problem).__name__}"
 
 
-def _words(value: object) -> str | list[str]:
-    """A parameter's text; those of a list, for a parameter that is repeated."""
-    return [*map(str, value)] if isinstance(value, list) else _text(value)
+def _query(query: Mapping[str, object]) -> str:
+    """'?a=b&c=d' of what is not None; a list's name is repeated."""
+    words = [
+        f"{segment(name)}={segment(_text(one))}"
+        for name, value in query.items()
+        if value is not None
+        for one in (value if isinstance(value, list) else (value,))
+    ]
+    return f"?{'&'.join(words)}" if words else ""
 
 
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+    return dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _message(response: http.Response) -> str:
     answer = response.read().decode(errors="replace")
     try:
-        return str(json.loads(answer)["message"])
+        return str(loads(answer)["message"])
     except (ValueError, KeyError, TypeError):
         return answer.strip() or f"HTTP {response.status} {response.reason}"
 
 
 def segment(text: str) -> str:
-    """A name as one part of a path."""
-    return quote(text, safe="")
+    """A name as one part of a path, or of a query."""
+    if text.isalnum() and text.isascii():
+        return text
+    return "".join(
+        chr(byte) if chr(byte) in _PLAIN else f"%{byte:02X}" for byte in text.encode(errors="surrogateescape")
+    )

@@ -1,15 +1,19 @@
 """What the flags of `run` and `create` say, as the body of POST /containers/create."""
 
-import argparse
-from typing import Any
+from __future__ import annotations
 
 from swarmd.swarmctl.client import Refusal
 from swarmd.swarmctl.container_flags import FIELDS, SWITCHES
+from swarmd.swarmctl.parser import Args
 
-Body = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Body = dict[str, Any]
 
 
-def body(args: argparse.Namespace, *, detach: bool) -> Body:
+def body(args: Args, *, detach: bool) -> Body:
     """The whole body.  Refusal (code 125) where flags contradict each other, as in Docker's CLI."""
     config: Body = {"Image": args.image}
     host: Body = {}
@@ -39,7 +43,7 @@ def _conflict(one: str, other: str) -> Refusal:
     return Refusal(f"{one} and {other} contradict each other: give one of them", code=125)
 
 
-def _streams(config: Body, args: argparse.Namespace, detach: bool) -> None:
+def _streams(config: Body, args: Args, detach: bool) -> None:
     if detach:
         if args.attach:
             raise _conflict("--attach", "--detach")
@@ -51,7 +55,7 @@ def _streams(config: Body, args: argparse.Namespace, detach: bool) -> None:
     config["StdinOnce"] = bool(args.interactive and config["AttachStdin"])
 
 
-def _program(config: Body, args: argparse.Namespace) -> None:
+def _program(config: Body, args: Args) -> None:
     if args.args:
         config["Cmd"] = args.args
     if args.entrypoint is not None:
@@ -64,7 +68,7 @@ def _program(config: Body, args: argparse.Namespace) -> None:
         config["Labels"] = dict(labels)
 
 
-def _ports(config: Body, host: Body, args: argparse.Namespace) -> None:
+def _ports(config: Body, host: Body, args: Args) -> None:
     bindings: dict[str, list[dict[str, str]]] = {}
     for port, binding in (one for ports in args.publish for one in ports):
         bindings.setdefault(port, []).append(binding)
@@ -75,7 +79,7 @@ def _ports(config: Body, host: Body, args: argparse.Namespace) -> None:
         host["PortBindings"] = bindings
 
 
-def _files(config: Body, host: Body, args: argparse.Namespace) -> None:
+def _files(config: Body, host: Body, args: Args) -> None:
     binds = [text for text in args.volume if ":" in text]
     if binds:
         host["Binds"] = binds
@@ -84,7 +88,7 @@ def _files(config: Body, host: Body, args: argparse.Namespace) -> None:
         config["Volumes"] = {path: {} for path in own}
 
 
-def _devices(host: Body, args: argparse.Namespace) -> None:
+def _devices(host: Body, args: Args) -> None:
     plain = [device for device in args.device if "PathOnHost" in device]
     if plain:
         host["Devices"] = plain
@@ -96,7 +100,7 @@ def _devices(host: Body, args: argparse.Namespace) -> None:
         host["DeviceRequests"] = requests
 
 
-def _security(host: Body, args: argparse.Namespace) -> None:
+def _security(host: Body, args: Args) -> None:
     options = [option for option in args.security_opt if option != "systempaths=unconfined"]
     if options != args.security_opt:
         host["MaskedPaths"], host["ReadonlyPaths"] = [], []
@@ -104,14 +108,14 @@ def _security(host: Body, args: argparse.Namespace) -> None:
         host["SecurityOpt"] = options
 
 
-def _logs(host: Body, args: argparse.Namespace) -> None:
+def _logs(host: Body, args: Args) -> None:
     if args.log_driver == "none" and args.log_opt:
         raise Refusal("--log-driver none has no options: leave --log-opt out", code=125)
     if args.log_driver or args.log_opt:
         host["LogConfig"] = {"Type": args.log_driver, "Config": dict(args.log_opt)}
 
 
-def _health(config: Body, args: argparse.Namespace) -> None:
+def _health(config: Body, args: Args) -> None:
     fields = {
         "Interval": args.health_interval,
         "Timeout": args.health_timeout,
@@ -134,7 +138,7 @@ def _health(config: Body, args: argparse.Namespace) -> None:
         config["Healthcheck"] = check
 
 
-def _networks(host: Body, args: argparse.Namespace) -> Body:
+def _networks(host: Body, args: Args) -> Body:
     """The first network has what the flags say of addresses and names."""
     networks = [dict(network) for network in args.network]
     first: Body = networks[0] if networks else {"name": "default"}

@@ -3,14 +3,17 @@
 Adding such a flag is adding a line; what takes more than a line is put together in container_body.py.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
 from swarmd.swarmctl import container_values as read
 from swarmd.swarmctl import values
 from swarmd.swarmctl.mounts import mount
 from swarmd.swarmctl.parser import Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 WINDOWS = "it is for Windows containers"
 ABSENT = {
@@ -25,30 +28,44 @@ ABSENT = {
 }
 
 
-@dataclass(frozen=True)
 class Field:
     """host: in HostConfig, else in Config; many: a list; pairs: key=value into an object."""
 
-    flags: tuple[str, ...]
-    name: str
-    help: str
-    type: Callable[[str], Any] = str
-    host: bool = True
-    many: bool = False
-    pairs: bool = False
-    metavar: str = "TEXT"
+    __slots__ = ("flags", "help", "host", "many", "metavar", "name", "pairs", "type")
+
+    def __init__(
+        self,
+        flags: tuple[str, ...],
+        name: str,
+        help: str,
+        type: Callable[[str], Any] = str,
+        host: bool = True,
+        many: bool = False,
+        pairs: bool = False,
+        metavar: str = "TEXT",
+    ) -> None:
+        self.flags = flags
+        self.name = name
+        self.help = help
+        self.type = type
+        self.host = host
+        self.many = many
+        self.pairs = pairs
+        self.metavar = metavar
 
     @property
     def dest(self) -> str:
         return self.flags[-1].lstrip("-").replace("-", "_")
 
 
-@dataclass(frozen=True)
 class Switch:
-    flags: tuple[str, ...]
-    name: str
-    help: str
-    host: bool = True
+    __slots__ = ("flags", "help", "host", "name")
+
+    def __init__(self, flags: tuple[str, ...], name: str, help: str, host: bool = True) -> None:
+        self.flags = flags
+        self.name = name
+        self.help = help
+        self.host = host
 
     @property
     def dest(self) -> str:

@@ -1,16 +1,21 @@
 """What users write after the flags of `run` and `create`, as the Engine API wants it.
 
-Each parser raises argparse.ArgumentTypeError with a sentence that shows the right form.
+Each parser raises BadValue with a sentence that shows the right form.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import re
-from argparse import ArgumentTypeError
 from pathlib import Path
-from typing import Any
 
 from swarmd.swarmctl import values
+from swarmd.swarmctl.parser import BadValue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
@@ -20,7 +25,7 @@ def lines_of(path: str) -> list[str]:
     try:
         lines = Path(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as problem:
-        raise ArgumentTypeError(f"{path}: {getattr(problem, 'strerror', None) or 'is not text'}") from None
+        raise BadValue(f"{path}: {getattr(problem, 'strerror', None) or 'is not text'}") from None
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
@@ -29,7 +34,7 @@ def env_file(path: str) -> list[str]:
     lines = lines_of(path)
     for line in lines:
         if re.search(r"\s", line.partition("=")[0]) or line.startswith("="):
-            raise ArgumentTypeError(f"{path}: {line!r} has no name: write it as NAME=value")
+            raise BadValue(f"{path}: {line!r} has no name: write it as NAME=value")
     return [env for env in map(values.env, lines) if "=" in env]
 
 
@@ -39,7 +44,7 @@ def label_file(path: str) -> list[tuple[str, str]]:
 
 def attached(text: str) -> str:
     if text.lower() not in ("stdin", "stdout", "stderr"):
-        raise ArgumentTypeError(f"{text!r} cannot be attached: it is one of stdin, stdout and stderr")
+        raise BadValue(f"{text!r} cannot be attached: it is one of stdin, stdout and stderr")
     return text.lower()
 
 
@@ -51,7 +56,7 @@ def _span(text: str, whole: str) -> list[int]:
     start = values.port_number(first)
     end = values.port_number(last) if dash else start
     if end < start:
-        raise ArgumentTypeError(f"{whole!r}: the range of ports ends before it starts")
+        raise BadValue(f"{whole!r}: the range of ports ends before it starts")
     return [*range(start, end + 1)]
 
 
@@ -63,7 +68,7 @@ def exposed(text: str) -> list[str]:
 
 def _protocol(text: str, whole: str) -> str:
     if (text or "tcp").lower() not in _PROTOCOLS:
-        raise ArgumentTypeError(f"{whole!r}: protocol {text!r} is none of {', '.join(_PROTOCOLS)}")
+        raise BadValue(f"{whole!r}: protocol {text!r} is none of {', '.join(_PROTOCOLS)}")
     return (text or "tcp").lower()
 
 
@@ -72,7 +77,7 @@ def published(text: str) -> list[tuple[str, dict[str, str]]]:
     if "=" in text:
         fields = values.keyed(text, {"published", "target", "protocol", "mode"})
         if "target" not in fields:
-            raise ArgumentTypeError(f"{text!r} lacks target=PORT, the port in the container")
+            raise BadValue(f"{text!r} lacks target=PORT, the port in the container")
         address, outside, inside = "", fields.get("published", ""), fields["target"]
         protocol = fields.get("protocol", "")
     else:
@@ -90,7 +95,7 @@ def published(text: str) -> list[tuple[str, dict[str, str]]]:
     elif len(targets) == 1:
         sources = [outside]  # any free one of the range
     else:
-        raise ArgumentTypeError(f"{text!r}: {len(hosts)} ports here cannot be {len(targets)} in the container")
+        raise BadValue(f"{text!r}: {len(hosts)} ports here cannot be {len(targets)} in the container")
     return [
         (f"{port}/{name}", {"HostIp": address, "HostPort": source})
         for port, source in zip(targets, sources, strict=True)
@@ -109,7 +114,7 @@ def device(text: str) -> dict[str, Any]:
     if len(parts) > 1 and re.fullmatch("[rwm]{1,3}", parts[-1]):
         rights = parts.pop()
     if len(parts) > 2 or not parts[0]:
-        raise ArgumentTypeError(f"{text!r} is no device: write it as /dev/here[:/dev/inside][:rwm]")
+        raise BadValue(f"{text!r} is no device: write it as /dev/here[:/dev/inside][:rwm]")
     return {"PathOnHost": parts[0], "PathInContainer": parts[-1], "CgroupPermissions": rights}
 
 
@@ -126,7 +131,7 @@ def gpus(text: str) -> dict[str, Any]:
         if not equals or key == "count":
             number = value if equals else key
             if number != "all" and not re.fullmatch("[0-9]{1,9}", number):
-                raise ArgumentTypeError(f"{text!r}: {number!r} is no number of GPUs: write all or a number")
+                raise BadValue(f"{text!r}: {number!r} is no number of GPUs: write all or a number")
             wanted["Count"] = -1 if number == "all" else int(number)
         elif key == "device":
             wanted["DeviceIDs"] += value.split(",")
@@ -137,9 +142,7 @@ def gpus(text: str) -> dict[str, Any]:
         elif key == "options":
             wanted["Options"] = dict(values.pair(one) for one in value.split(","))
         else:
-            raise ArgumentTypeError(
-                f"{text!r}: unknown key {key!r}; known are capabilities, count, device, driver, options"
-            )
+            raise BadValue(f"{text!r}: unknown key {key!r}; known are capabilities, count, device, driver, options")
     return wanted
 
 
@@ -161,7 +164,7 @@ def path_count(text: str) -> dict[str, Any]:
 def _device_limit(text: str, example: str) -> tuple[str, str]:
     path, colon, limit = text.rpartition(":")
     if not colon or not path.startswith("/dev/"):
-        raise ArgumentTypeError(f"{text!r} is no limit of a device: write it as {example}")
+        raise BadValue(f"{text!r} is no limit of a device: write it as {example}")
     return path, limit
 
 
@@ -175,7 +178,7 @@ def swap(text: str) -> int:
 def bind(text: str) -> str:
     """A volume's text; a path that starts with a dot is one from here."""
     source, colon, rest = text.partition(":")
-    return f"{os.path.abspath(source)}{colon}{rest}" if colon and source.startswith(".") else text  # noqa: PTH100
+    return f"{os.path.abspath(source)}{colon}{rest}" if colon and source.startswith(".") else text
 
 
 def tmpfs(text: str) -> tuple[str, str]:
@@ -189,21 +192,21 @@ def security(text: str) -> str:
     if not equals and ":" in text:
         key, equals, value = text.partition(":")
     if not equals and key != "no-new-privileges":
-        raise ArgumentTypeError(f"{text!r} is no security option: write it as key=value")
+        raise BadValue(f"{text!r} is no security option: write it as key=value")
     if key == "seccomp" and value not in ("unconfined", "builtin"):
         try:
             return f"seccomp={json.dumps(json.loads(Path(value).read_text()), separators=(',', ':'))}"
         except OSError as problem:
-            raise ArgumentTypeError(f"seccomp profile {value}: {problem.strerror}") from None
+            raise BadValue(f"seccomp profile {value}: {problem.strerror}") from None
         except ValueError:
-            raise ArgumentTypeError(f"seccomp profile {value} is no JSON") from None
+            raise BadValue(f"seccomp profile {value} is no JSON") from None
     return f"{key}={value}" if equals else key
 
 
 def restart(text: str) -> dict[str, Any]:
     name, colon, retries = text.partition(":")
     if name not in ("", "no", "always", "unless-stopped", "on-failure") or (colon and name != "on-failure"):
-        raise ArgumentTypeError(
+        raise BadValue(
             f"{text!r} is no restart policy: use no, always, unless-stopped, on-failure or on-failure:RETRIES"
         )
     return {"Name": name or "no", "MaximumRetryCount": values.count(retries) if colon else 0}
@@ -213,7 +216,7 @@ def host_entry(text: str) -> str:
     """'name:address' of 'name:address' or 'name=address'."""
     name, sign, address = re.fullmatch(r"([^:=]*)([:=]?)(.*)", text).groups()  # type: ignore[union-attr]
     if not name or not sign or not address:
-        raise ArgumentTypeError(f"{text!r} is no host entry: write it as name:address")
+        raise BadValue(f"{text!r} is no host entry: write it as name:address")
     return f"{name}:{address.removeprefix('[').removesuffix(']')}"
 
 
@@ -242,9 +245,9 @@ def network(text: str) -> dict[str, Any]:
             found.setdefault("DriverOpts", {})[option] = content
         else:
             known = "alias, driver-opt, gw-priority, ip, ip6, link-local-ip, mac-address, name"
-            raise ArgumentTypeError(f"{text!r}: unknown key {key!r}; known are {known}")
+            raise BadValue(f"{text!r}: unknown key {key!r}; known are {known}")
     if not found.get("name"):
-        raise ArgumentTypeError(f"{text!r} lacks name=NETWORK")
+        raise BadValue(f"{text!r} lacks name=NETWORK")
     return found
 
 
@@ -257,12 +260,12 @@ def health_probe(text: str) -> list[str]:
         return ["TCP", text]
     if scheme == "grpc" and re.search(r":\d+(/|$)", rest):
         return ["GRPC", text]
-    raise ArgumentTypeError(f"{text!r} is no probe: use http://:8080/path, tcp://:5432 or grpc://:50051/service")
+    raise BadValue(f"{text!r} is no probe: use http://:8080/path, tcp://:5432 or grpc://:50051/service")
 
 
 def time_offset(text: str) -> tuple[str, int]:
     clock, _, offset = text.partition("=")
     if clock not in ("monotonic", "boottime"):
-        raise ArgumentTypeError(f"{text!r}: {clock!r} is no clock: write monotonic=DURATION or boottime=DURATION")
+        raise BadValue(f"{text!r}: {clock!r} is no clock: write monotonic=DURATION or boottime=DURATION")
     sign = -1 if offset.startswith("-") else 1
     return clock.capitalize(), sign * values.duration(offset.removeprefix("-"))

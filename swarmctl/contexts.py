@@ -4,17 +4,22 @@ Ours are below ~/.swarmd; Docker's, below ~/.docker, are read and never written.
 contexts/meta/SHA256(name) with meta.json, and contexts/tls/SHA256(name)/docker with ca.pem, cert.pem and key.pem.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from swarmd.swarmctl.client import Refusal
 from swarmd.swarmctl.dial import Endpoint, tls_in
 from swarmd.swarmctl.target import DEFAULT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 TLS_FILES = ("ca.pem", "cert.pem", "key.pem")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.+-]+")

@@ -3,10 +3,13 @@
 TCP without TLS is refused: who reaches the socket is root on that machine.
 """
 
+from __future__ import annotations
+
 import os
-import socket
-from typing import NamedTuple
-from urllib.parse import urlsplit
+
+# What module `socket` is made of: that takes milliseconds to load.
+from _socket import AF_UNIX, SOCK_STREAM
+from _socket import socket as Socket
 
 DEFAULT_HOST = "unix:///run/swarmd/swarmd.sock"
 
@@ -15,36 +18,42 @@ class DialError(Exception):
     """One sentence for the user."""
 
 
-class Tls(NamedTuple):
+class Tls:
     """Files in PEM; verify: whether the daemon must prove who it is."""
 
-    ca: str
-    cert: str
-    key: str
-    verify: bool = True
+    __slots__ = ("ca", "cert", "key", "verify")
+
+    def __init__(self, ca: str, cert: str, key: str, verify: bool = True) -> None:
+        self.ca = ca
+        self.cert = cert
+        self.key = key
+        self.verify = verify
 
 
-class Endpoint(NamedTuple):
-    host: str
-    tls: Tls | None = None
+class Endpoint:
+    __slots__ = ("host", "tls")
+
+    def __init__(self, host: str, tls: Tls | None = None) -> None:
+        self.host = host
+        self.tls = tls
 
 
-def dial(endpoint: Endpoint) -> socket.socket:
+def dial(endpoint: Endpoint) -> Socket:
     """Return a connected socket; OSError and DialError say why there is none."""
-    url = urlsplit(endpoint.host)
-    if url.scheme == "unix":
-        return _unix(url.netloc + url.path)
-    if url.scheme == "tcp":
-        return _tls(url.hostname or "localhost", url.port or 2376, endpoint)
-    if url.scheme == "ssh":
+    scheme, _, address = endpoint.host.partition("://")
+    if scheme == "unix":
+        return _unix(address)
+    if scheme == "tcp":
+        return _tls(endpoint)
+    if scheme == "ssh":
         return _ssh(endpoint.host)
     raise DialError(
         f"host {endpoint.host}: use unix:///path/to/socket, tcp://address:port (with TLS) or ssh://user@host"
     )
 
 
-def _unix(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _unix(path: str) -> Socket:
+    sock = Socket(AF_UNIX, SOCK_STREAM)
     try:
         sock.connect(path)
     except OSError:
@@ -53,8 +62,10 @@ def _unix(path: str) -> socket.socket:
     return sock
 
 
-def _tls(host: str, port: int, endpoint: Endpoint) -> socket.socket:
+def _tls(endpoint: Endpoint) -> Socket:
+    import socket
     import ssl
+    from urllib.parse import urlsplit
 
     if endpoint.tls is None:
         raise DialError(f"{endpoint.host} has no TLS: give --tlscacert, --tlscert and --tlskey, or use ssh://")
@@ -68,12 +79,16 @@ def _tls(host: str, port: int, endpoint: Endpoint) -> socket.socket:
     except OSError as problem:
         files = f"{tls.ca}, {tls.cert} and {tls.key}"
         raise DialError(f"{endpoint.host} needs certificates in {files}: {problem}") from None
-    return context.wrap_socket(socket.create_connection((host, port)), server_hostname=host)
+    url = urlsplit(endpoint.host)
+    host = url.hostname or "localhost"
+    return context.wrap_socket(socket.create_connection((host, url.port or 2376)), server_hostname=host)
 
 
-def _ssh(address: str) -> socket.socket:
+def _ssh(address: str) -> Socket:
     """Both ends of a pair of sockets: ours, and the one that ssh has as standard input and output."""
+    import socket
     import subprocess
+    from urllib.parse import urlsplit
 
     url = urlsplit(address)
     if not url.hostname or url.password:
@@ -97,5 +112,5 @@ def _ssh(address: str) -> socket.socket:
 
 def tls_in(directory: str, *, verify: bool = True) -> Tls:
     """A directory with ca.pem, cert.pem and key.pem."""
-    ca, cert, key = (os.path.join(directory, name) for name in ("ca.pem", "cert.pem", "key.pem"))  # noqa: PTH118
+    ca, cert, key = (os.path.join(directory, name) for name in ("ca.pem", "cert.pem", "key.pem"))
     return Tls(ca, cert, key, verify)

@@ -1,5 +1,7 @@
 """--filter KEY=VALUE, repeated, as the API's filters."""
 
+from __future__ import annotations
+
 from swarmd.swarmctl.client import Refusal
 
 

@@ -1,12 +1,16 @@
 """--mount of `run` and `create`: 'type=bind,src=/a,dst=/b,ro', with all of Docker's keys."""
 
+from __future__ import annotations
+
 import re
-from argparse import ArgumentTypeError
-from collections.abc import Callable
-from typing import Any
 
 from swarmd.swarmctl import values
-from swarmd.swarmctl.parser import boolean
+from swarmd.swarmctl.parser import BadValue, boolean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 _KINDS = ("bind", "volume", "tmpfs", "image", "npipe", "cluster")
 _SAME = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
@@ -14,7 +18,7 @@ _SAME = {"src": "source", "dst": "target", "destination": "target", "ro": "reado
 
 def _octal(text: str) -> int:
     if not re.fullmatch("[0-7]{1,5}", text):
-        raise ArgumentTypeError(f"{text!r} is no file mode: write it as 1777")
+        raise BadValue(f"{text!r} is no file mode: write it as 1777")
     return int(text, 8)
 
 
@@ -62,13 +66,13 @@ def mount(text: str) -> dict[str, Any]:
         used.append((key, kind))
     for key, kind in used:
         if kind and kind != wanted["Type"]:
-            raise ArgumentTypeError(f"{text!r}: {key} is for mounts of type {kind}, not {wanted['Type']}")
+            raise BadValue(f"{text!r}: {key} is for mounts of type {kind}, not {wanted['Type']}")
     if wanted["Type"] not in _KINDS:
-        raise ArgumentTypeError(f"{text!r}: there are no mounts of type {wanted['Type']!r}")
+        raise BadValue(f"{text!r}: there are no mounts of type {wanted['Type']!r}")
     if not wanted.get("Target"):
-        raise ArgumentTypeError(f"{text!r} lacks target=/absolute/path, the place in the container")
+        raise BadValue(f"{text!r} lacks target=/absolute/path, the place in the container")
     if wanted["Type"] == "bind" and not wanted.get("Source"):
-        raise ArgumentTypeError(f"{text!r} lacks source=/absolute/path, the place on the host")
+        raise BadValue(f"{text!r} lacks source=/absolute/path, the place on the host")
     return wanted
 
 
@@ -83,14 +87,14 @@ def _set(wanted: dict[str, Any], key: str, value: str, text: str) -> None:
         _put(wanted, ("BindOptions", "NonRecursive"), boolean(value))
     elif key == "bind-recursive":
         if value not in _RECURSIVE:
-            raise ArgumentTypeError(f"{text!r}: bind-recursive is one of {', '.join(_RECURSIVE)}")
+            raise BadValue(f"{text!r}: bind-recursive is one of {', '.join(_RECURSIVE)}")
         for option, on in _RECURSIVE[value].items():
             _put(wanted, ("BindOptions", option), on)
     elif key == "tmpfs-options":
-        raise ArgumentTypeError(f"{text!r}: tmpfs-options is not of --mount: use --tmpfs PATH:OPTIONS")
+        raise BadValue(f"{text!r}: tmpfs-options is not of --mount: use --tmpfs PATH:OPTIONS")
     else:
         known = sorted([*_KEYS, *_MAPS, *_SAME, "bind-nonrecursive", "bind-recursive"])
-        raise ArgumentTypeError(f"{text!r}: unknown key {key!r}; known are {', '.join(known)}")
+        raise BadValue(f"{text!r}: unknown key {key!r}; known are {', '.join(known)}")
 
 
 def _put(place: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

@@ -1,13 +1,19 @@
 """How commands show what they found: tables, templates, ids only, and times and sizes as people say them."""
 
-import argparse
-import json
+from __future__ import annotations
+
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
-Row = Mapping[str, Any]
+from swarmd.swarmctl.jsontext import dumps
+from swarmd.swarmctl.parser import Args
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    Row = Mapping[str, Any]
 
 
 class Table:
@@ -17,7 +23,7 @@ class Table:
         self._columns = columns
         self._quiet = quiet
 
-    def show(self, rows: Iterable[Row], args: argparse.Namespace) -> None:
+    def show(self, rows: Iterable[Row], args: Args) -> None:
         rows = list(rows)
         form = getattr(args, "format", "") or "table"
         if getattr(args, "quiet", False):
@@ -29,7 +35,7 @@ class Table:
         if form == "table":
             return aligned([self._columns.values(), *([str(row[name]) for name in self._columns] for row in rows)])
         if form == "json":
-            return [json.dumps({key: row[key] for key in sorted(row) if not callable(row[key])}) for row in rows]
+            return [dumps({key: row[key] for key in sorted(row) if not callable(row[key])}) for row in rows]
         from swarmd.swarmctl.template import render
 
         template = unescaped(form.removeprefix("table "))
@@ -55,11 +61,15 @@ def inspect(objects: Sequence[Any], form: str | None) -> None:
         for one in objects:
             print(render(unescaped(form), one))
     else:
+        import json
+
         print(json.dumps(objects, indent=None if form else 4, ensure_ascii=False))
 
 
 def inspect_one(one: Any, form: str | None, default: str) -> None:
     """One object: by the user's template, as JSON, or by ours."""
+    import json
+
     from swarmd.swarmctl.template import render
 
     print(

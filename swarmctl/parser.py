@@ -1,164 +1,274 @@
-"""argparse that reads words as Docker's command line does, and says what is wrong in one line.
+"""Reads words as Docker's command line does, by a table of flags, and says what is wrong in one line.
 
-What argparse alone would not do: --flag=false for any switch, -it and -p80:80 mixed, a value that starts with a dash,
-and an end of the flags at the first word of a command that is to run (`run IMAGE sh -c ...`).  Words are brought into
-one form, --flag=value, before argparse sees them.
+Our own: argparse, with the modules that it needs, takes longer to load than most commands take to run.  It reads
+--flag=false for any switch, -it and -p80:80 mixed, a value that starts with a dash, and ends the flags at the first
+word of a command that is to run (`run IMAGE sh -c ...`).  help.py prints --help.
 """
 
-import argparse
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from __future__ import annotations
 
-_TO_THE_END = (argparse.REMAINDER, argparse.PARSER)
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any, NoReturn
+
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
-_COLUMNS = os.environ.get("COLUMNS", "")
-_WIDTH = int(_COLUMNS) if _COLUMNS.isdigit() else 100
+
+class BadValue(ValueError):
+    """What a flag's `type` raises: a sentence that shows the right form."""
 
 
-class _Formatter(argparse.HelpFormatter):
-    """-u, --user USER: the value once, and none for a switch."""
+class Args:
+    """What the words say, by the names of flags and arguments, and what the command set with `set_defaults`."""
 
-    def __init__(self, prog: str) -> None:
-        # argparse makes a formatter for each flag, and without a width each asks the terminal by way of shutil.
-        super().__init__(prog, max_help_position=36, width=_WIDTH)
+    if TYPE_CHECKING:
 
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        if not action.option_strings:
-            return super()._format_action_invocation(action)
-        value = action.metavar if isinstance(action.metavar, str) else None
-        if value is None and action.nargs is None:
-            value = action.dest.upper()
-        # A switch's =true and =false are read like flags, and shown by none.
-        names = ", ".join(name for name in action.option_strings if "=" not in name)
-        return f"{'' if names.startswith('-') and names[1] != '-' else '    '}{names} {value or ''}".rstrip()
-
-    def _format_usage(self, usage: Any, *rest: Any) -> str:
-        return super()._format_usage(usage, *rest).replace("usage: ", "Usage: ", 1)
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
 
-class Parser(argparse.ArgumentParser):
+class Flag:
+    """kind: 'switch', 'text', 'several' or 'help'; dest: its name in Args."""
+
+    __slots__ = ("choices", "default", "dest", "help", "kind", "metavar", "names", "required", "type")
+
+    def __init__(
+        self,
+        kind: str,
+        names: tuple[str, ...],
+        help: str,
+        metavar: str = "",
+        type: Callable[[str], Any] = str,
+        default: Any = None,
+        dest: str = "",
+        choices: Sequence[str] = (),
+        required: bool = False,
+    ) -> None:
+        self.kind = kind
+        self.names = names
+        self.help = help
+        self.metavar = metavar
+        self.type = type
+        self.default = default
+        self.choices = choices
+        self.required = required
+        self.dest = dest or self.name.lstrip("-").replace("-", "_")
+
+    @property
+    def name(self) -> str:
+        """The first long one, or the only one."""
+        for name in self.names:
+            if name.startswith("--"):
+                return name
+        return self.names[0]
+
+
+class Argument:
+    """A word that is no flag.  many: '' for one, '?' for one at most, '*' and '+' for several, '...' for all that
+    follows, flags too."""
+
+    __slots__ = ("choices", "default", "dest", "help", "many", "metavar", "type")
+
+    def __init__(
+        self,
+        dest: str,
+        metavar: str = "",
+        many: str = "",
+        help: str = "",
+        type: Callable[[str], Any] = str,
+        default: Any = None,
+        choices: Sequence[str] = (),
+    ) -> None:
+        self.dest = dest
+        self.metavar = metavar or "|".join(choices) or dest.upper()
+        self.many = many
+        self.help = help
+        self.type = type
+        self.default = default
+        self.choices = choices
+
+    @property
+    def name(self) -> str:
+        return self.metavar
+
+
+class Parser:
     """`absent`: flags that Docker has and this has not, and why; refused when used, and told by --help to nobody."""
 
-    def __init__(self, **options: Any) -> None:
-        # `run` has -h for --hostname: the later one wins.
-        options = {"formatter_class": _Formatter, **options}
-        super().__init__(allow_abbrev=False, conflict_handler="resolve", add_help=False, **options)
+    def __init__(self, prog: str, description: str = "", usage: str = "") -> None:
+        self.prog = prog
+        self.description = description
+        self.usage = usage
         self.usage_code = 2
         self.absent: dict[str, str] = {}
-        self.add_argument("-h", "--help", action="help", help="show this")
+        self.arguments: list[Argument] = []
+        self._named: dict[str, Flag] = {}
+        self._set: dict[str, Any] = {}
+        self._add(Flag("help", ("-h", "--help"), "show this"))
 
     # ------------------------------------------------------------ what commands add
 
-    def switch(self, *names: str, help: str, default: bool = False) -> None:
+    def switch(self, *names: str, help: str, default: bool | None = False) -> None:
         """true alone; --flag=false takes it back."""
-        self.add_argument(*names, nargs="?", const=True, type=boolean, default=default, metavar="", help=help)
+        self._add(Flag("switch", names, help, "", boolean, default))
 
-    def text(self, *names: str, help: str, metavar: str = "TEXT", **options: Any) -> None:
-        self.add_argument(*names, metavar=metavar, help=help, **options)
+    def text(self, *names: str, help: str = "", metavar: str = "TEXT", **options: Any) -> None:
+        """One value.  options: type, default, dest, choices, required."""
+        self._add(Flag("text", names, help, metavar, **options))
 
-    def several(self, *names: str, help: str, metavar: str = "TEXT", **options: Any) -> None:
-        """May be repeated."""
-        self.add_argument(*names, action="append", default=[], metavar=metavar, help=help, **options)
+    def several(self, *names: str, help: str = "", metavar: str = "TEXT", **options: Any) -> None:
+        """A list of values: it may be repeated.  options: type, dest."""
+        self._add(Flag("several", names, help, metavar, **options))
+
+    def argument(self, dest: str, metavar: str = "", many: str = "", **options: Any) -> None:
+        """A word that is no flag, in this place; `many` as Argument has it.  options: help, type, default, choices."""
+        self.arguments.append(Argument(dest, metavar, many, **options))
 
     def command(self, *, required: bool = False) -> None:
         """A command and its arguments, which may have flags of their own."""
-        name = "command" if required else "args"
-        self.add_argument(name, nargs=argparse.REMAINDER, metavar="COMMAND")
+        self.argument("command" if required else "args", "COMMAND", "...")
 
     def lacks(self, flags: Mapping[str, str]) -> None:
         self.absent |= flags
 
+    def set_defaults(self, **values: Any) -> None:
+        """What Args has besides; above all `run`, the function that does the command."""
+        self._set |= values
+
+    def _add(self, flag: Flag) -> None:
+        # `run` has -h for --hostname: the later one wins.
+        for name in flag.names:
+            self._named[name] = flag
+
     # ------------------------------------------------------------ reading
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            parser = getattr(found, "parser", self)
-            parser.refuse_unknown(unknown[0])
-        return found
+    def parse_args(self, words: Sequence[str]) -> Args:
+        args = Args()
+        given = args.__dict__
+        for flag in self._named.values():
+            given[flag.dest] = [] if flag.kind == "several" else flag.default
+        given |= self._set
+        seen: set[str] = set()
+        self._arguments(self._flags(list(words), given, seen), given)
+        for flag in self._named.values():
+            if flag.required and flag.dest not in seen:
+                self.error(f"{flag.name} is needed")
+        return args
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return super().parse_known_args(self._plain(args), namespace)
-
-    def _plain(self, words: Sequence[str]) -> list[str]:
-        flags: list[str] = []
+    def _flags(self, words: list[str], given: dict[str, Any], seen: set[str]) -> list[str]:
+        """Take the flags; return the words that are none."""
         others: list[str] = []
-        rest = list(words)
-        while rest:
-            word = rest.pop(0)
+        ends_at_first = bool(self.arguments) and self.arguments[-1].many == "..."
+        words.reverse()
+        while words:
+            word = words.pop()
             if word == "--":
-                others += rest
                 break
             if word == "-" or not word.startswith("-"):
                 others.append(word)
-                if not self._interspersed():
-                    others += rest
+                if ends_at_first:
                     break
             elif word.startswith("--"):
-                self._long(word, rest, flags)
+                name, equals, value = word.partition("=")
+                self._flag(name, value if equals else None, words, given, seen)
             else:
-                self._cluster(word[1:], rest, flags)
-        # The first of the rest may start with a dash; argparse would keep the mark where all of the rest is one value.
-        first = next((action for action in self._actions if not action.option_strings), None)
-        mark = ["--"] if others and (first is None or first.nargs not in _TO_THE_END) else []
-        return [*flags, *mark, *others]
+                self._letters(word[1:], words, given, seen)
+        words.reverse()
+        return others + words
 
-    def _interspersed(self) -> bool:
-        return not any(action.nargs in _TO_THE_END for action in self._actions if not action.option_strings)
-
-    def _long(self, word: str, rest: list[str], flags: list[str]) -> None:
-        name, equals, value = word.partition("=")
-        if word in self._option_string_actions:
-            name, equals = word, ""
-        self._emit(name, value if equals else None, rest, flags)
-
-    def _cluster(self, letters: str, rest: list[str], flags: list[str]) -> None:
+    def _letters(self, letters: str, words: list[str], given: dict[str, Any], seen: set[str]) -> None:
         while letters:
             name, letters = f"-{letters[0]}", letters[1:]
-            action = self._option_string_actions.get(name)
-            if action is not None and letters and (action.nargs is None or letters.startswith("=")):
-                self._emit(name, letters.removeprefix("="), rest, flags)
+            flag = self._named.get(name)
+            if flag is not None and letters and (flag.kind in ("text", "several") or letters.startswith("=")):
+                self._flag(name, letters.removeprefix("="), words, given, seen)
                 return
-            self._emit(name, None, rest, flags)
+            self._flag(name, None, words, given, seen)
 
-    def _emit(self, name: str, value: str | None, rest: list[str], flags: list[str]) -> None:
+    def _flag(self, name: str, text: str | None, words: list[str], given: dict[str, Any], seen: set[str]) -> None:
+        """words: what follows, last one first."""
         if name in self.absent:
             self.error(f"{name} is not available: {self.absent[name]}")
-        action = self._option_string_actions.get(name)
-        if action is None:
-            self.refuse_unknown(name)
-        if action.nargs == 0:
-            if value is not None and boolean(value) is False:
-                flags[:] = [flag for flag in flags if flag not in action.option_strings]
+        flag = self._named.get(name)
+        if flag is None:
+            self._refuse_unknown("flag", name)
+        if flag.kind == "help":
+            self.print_help()
+            raise SystemExit(0)
+        if text is None:
+            if flag.kind == "switch":
+                text = "true"
+            elif words:
+                text = words.pop()
             else:
-                flags.append(name)
-            return
-        if value is None and action.nargs == "?":
-            value = "true"
-        if value is None:
-            if not rest:
                 self.error(f"flag {name} needs a value")
-            value = rest.pop(0)
-        longest = max(action.option_strings, key=len)
-        flags.append(f"{longest}={value}" if longest.startswith("--") else f"{longest}{value}")
+        value = self._value(flag, text)
+        seen.add(flag.dest)
+        if flag.kind == "several":
+            given[flag.dest].append(value)
+        else:
+            given[flag.dest] = value
+
+    def _arguments(self, words: list[str], given: dict[str, Any]) -> None:
+        for argument in self.arguments:
+            if argument.many in ("", "?"):
+                given[argument.dest] = self._value(argument, words.pop(0)) if words else argument.default
+                missing = not argument.many and given[argument.dest] is None
+            else:
+                given[argument.dest] = [self._value(argument, word) for word in words] or argument.default or []
+                missing = argument.many == "+" and not words
+                words = []
+            if missing:
+                self.error(f"{argument.metavar} is missing")
+        if words:
+            self._refuse_unknown("argument", words[0])
+
+    def _value(self, one: Flag | Argument, text: str) -> Any:
+        try:
+            value = one.type(text)
+        except BadValue as problem:
+            self.error(f"{one.name}: {problem}")
+        except ValueError as problem:
+            self.error(f"{one.name}: {f'{text!r} is not a whole number' if one.type is int else problem}")
+        if one.choices and value not in one.choices:
+            self.error(f"{one.name}: invalid choice: {text!r} (choose from {', '.join(one.choices)})")
+        return value
 
     # ------------------------------------------------------------ complaints and help
 
-    def refuse_unknown(self, word: str) -> NoReturn:
-        flags = [flag for action in self._actions for flag in action.option_strings]
-        what = "flag" if word.startswith("-") else "argument"
-        self.error(f"unknown {what}: {word}{did_you_mean(word.partition('=')[0], flags)}")
+    def _refuse_unknown(self, what: str, word: str) -> NoReturn:
+        self.error(f"unknown {what}: {word}{did_you_mean(word.partition('=')[0], [*self._named])}")
 
     def error(self, message: str) -> NoReturn:
-        self.exit(self.usage_code, f"{self.prog}: {message}\nSee '{self.prog} --help'.\n")
+        sys.stdout.flush()
+        sys.stderr.write(f"{self.prog}: {message}\nSee '{self.prog} --help'.\n")
+        raise SystemExit(self.usage_code)
+
+    def print_help(self) -> None:
+        from swarmd.swarmctl.help import text_of
+
+        print(text_of(self))
+
+    def options(self) -> Iterator[tuple[Flag, list[str]]]:
+        """Flags in the order in which they were added, and the names that each has here."""
+        for flag in dict.fromkeys(self._named.values()):
+            yield flag, [name for name in flag.names if self._named[name] is flag]
 
     def flags(self) -> Iterator[str]:
         """Every long flag that --help shows."""
-        for action in self._actions:
-            yield from (flag for flag in action.option_strings if flag.startswith("--") and "=" not in flag)
+        for _, names in self.options():
+            yield from (name for name in names if name.startswith("--"))
+
+    def default_of(self, dest: str) -> Any:
+        """What a flag is when it is not given."""
+        for flag in self._named.values():
+            if flag.dest == dest:
+                return [] if flag.kind == "several" else flag.default
+        raise KeyError(dest)
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -169,6 +279,8 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 def boolean(text: str) -> bool:
-    if text not in (*_TRUE, *_FALSE):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text in _TRUE
+    if text in _TRUE:
+        return True
+    if text not in _FALSE:
+        raise BadValue(f"{text!r} is neither true nor false")
+    return False

@@ -4,11 +4,16 @@ Converged: the wanted number of tasks of the present spec run (healthy, where th
 a moment, and no update is going on.  A paused or rolled back update ends the wait with its reason.
 """
 
+from __future__ import annotations
+
 import sys
 import time
-from typing import Any
 
 from swarmd.swarmctl.client import Client, Refusal, segment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _PERIOD = 0.2  # s, between looks
 _STABLE = 1.0  # s that all must have run

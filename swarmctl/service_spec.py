@@ -4,16 +4,19 @@ A setting is one value and has the same flag in both; a collection has --X to cr
 update it.  Adding a flag is adding a line.
 """
 
-import argparse
-import shlex
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
 from swarmd.swarmctl import values
+from swarmd.swarmctl.parser import Args, Parser
 
-Spec = dict[str, Any]
-Path = tuple[str, ...]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Spec = dict[str, Any]
+    Path = tuple[str, ...]
+
 
 _TASK: Path = ("TaskTemplate",)
 _CONTAINER: Path = (*_TASK, "ContainerSpec")
@@ -24,37 +27,66 @@ _PLACEMENT: Path = (*_TASK, "Placement")
 _HEALTH: Path = (*_CONTAINER, "Healthcheck")
 
 
-@dataclass(frozen=True)
 class Setting:
-    flag: str
-    path: Path
-    type: Callable[[str], Any]
-    help: str
-    choices: tuple[str, ...] | None = None
-    short: str = ""
+    __slots__ = ("choices", "flag", "help", "path", "short", "type")
+
+    def __init__(
+        self,
+        flag: str,
+        path: Path,
+        type: Callable[[str], Any],
+        help: str,
+        choices: tuple[str, ...] = (),
+        short: str = "",
+    ) -> None:
+        self.flag = flag
+        self.path = path
+        self.type = type
+        self.help = help
+        self.choices = choices
+        self.short = short
 
 
-@dataclass(frozen=True)
 class Switch:
     """true alone, or --flag=false."""
 
-    flag: str
-    path: Path
-    help: str
-    short: str = ""
+    __slots__ = ("flag", "help", "path", "short")
+
+    def __init__(self, flag: str, path: Path, help: str, short: str = "") -> None:
+        self.flag = flag
+        self.path = path
+        self.help = help
+        self.short = short
 
 
-@dataclass(frozen=True)
 class Collection:
     """`key` gives what --X-rm matches; as_map: the API wants an object instead of a list."""
 
-    flag: str
-    path: Path
-    type: Callable[[str], Any]
-    help: str
-    key: Callable[[Any], str] = str
-    as_map: bool = False
-    short: str = ""
+    __slots__ = ("as_map", "flag", "help", "key", "path", "short", "type")
+
+    def __init__(
+        self,
+        flag: str,
+        path: Path,
+        type: Callable[[str], Any],
+        help: str,
+        key: Callable[[Any], str] = str,
+        as_map: bool = False,
+        short: str = "",
+    ) -> None:
+        self.flag = flag
+        self.path = path
+        self.type = type
+        self.help = help
+        self.key = key
+        self.as_map = as_map
+        self.short = short
+
+
+def _split(line: str) -> list[str]:
+    import shlex
+
+    return shlex.split(line)
 
 
 def _rollout(prefix: str, section: str) -> tuple[Setting, ...]:
@@ -76,7 +108,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("--stop-signal", (*_CONTAINER, "StopSignal"), str, "signal that asks the program to end"),
     Setting("--stop-grace-period", (*_CONTAINER, "StopGracePeriod"), values.duration, "time it has to do so"),
     Setting("--oom-score-adj", (*_CONTAINER, "OomScoreAdj"), int, "-1000 to 1000"),
-    Setting("--entrypoint", (*_CONTAINER, "Command"), shlex.split, "replaces the image's entry point"),
+    Setting("--entrypoint", (*_CONTAINER, "Command"), _split, "replaces the image's entry point"),
     Setting("--limit-cpu", (*_LIMITS, "NanoCPUs"), values.cpus, "processors at most, such as 0.5"),
     Setting("--limit-memory", (*_LIMITS, "MemoryBytes"), values.size, "memory at most, such as 512m"),
     Setting("--limit-pids", (*_LIMITS, "Pids"), values.count, "processes at most"),
@@ -145,55 +177,43 @@ COLLECTIONS: tuple[Collection, ...] = (
 # ---------------------------------------------------------------- flags
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: Parser) -> None:
     for setting in SETTINGS:
         names = (setting.flag, setting.short) if setting.short else (setting.flag,)
-        options: dict[str, Any] = {"choices": setting.choices} if setting.choices else {"metavar": "VALUE"}
-        parser.add_argument(*names, type=setting.type, help=setting.help, **options)
+        metavar = "|".join(setting.choices) or "VALUE"
+        parser.text(*names, type=setting.type, help=setting.help, metavar=metavar, choices=setting.choices)
     for switch in SWITCHES:
-        _add_switch(parser, switch)
-    parser.add_argument("--health-cmd", metavar="LINE", help="shell line that succeeds while the program is well")
-    parser.add_argument("--no-healthcheck", action="store_true", help="run no check, whatever the image says")
-    parser.add_argument("--cap-add", action="append", default=[], metavar="CAPABILITY")
-    parser.add_argument("--cap-drop", action="append", default=[], metavar="CAPABILITY")
+        names = (switch.flag, switch.short) if switch.short else (switch.flag,)
+        # None: neither said nor taken back, so an update leaves it as it is.
+        parser.switch(*names, help=f"{switch.help}; or {switch.flag}=false", default=None)
+    parser.text("--health-cmd", metavar="LINE", help="shell line that succeeds while the program is well")
+    parser.switch("--no-healthcheck", help="run no check, whatever the image says")
+    parser.several("--cap-add", metavar="CAPABILITY")
+    parser.several("--cap-drop", metavar="CAPABILITY")
 
 
-def add_for_create(parser: argparse.ArgumentParser) -> None:
+def add_for_create(parser: Parser) -> None:
     add_common(parser)
     for one in COLLECTIONS:
         names = (one.flag, one.short) if one.short else (one.flag,)
-        parser.add_argument(*names, type=one.type, action="append", default=[], metavar="VALUE", help=one.help)
-    parser.add_argument("--env-file", type=values.env_file, action="append", default=[], metavar="FILE")
+        parser.several(*names, type=one.type, metavar="VALUE", help=one.help)
+    parser.several("--env-file", type=values.env_file, metavar="FILE")
 
 
-def add_for_update(parser: argparse.ArgumentParser) -> None:
+def add_for_update(parser: Parser) -> None:
     add_common(parser)
     for one in COLLECTIONS:
         if one.flag == "--log-opt":  # replaced as a whole, as in Docker
-            parser.add_argument(one.flag, type=one.type, action="append", default=[], metavar="VALUE", help=one.help)
+            parser.several(one.flag, type=one.type, metavar="VALUE", help=one.help)
             continue
-        parser.add_argument(
-            f"{one.flag}-add", type=one.type, action="append", default=[], metavar="VALUE", help=one.help
-        )
-        parser.add_argument(f"{one.flag}-rm", action="append", default=[], metavar="NAME")
-
-
-def _add_switch(parser: argparse.ArgumentParser, switch: Switch) -> None:
-    """--flag, --flag=true or --flag=false; never `--flag true`, which would take the image for its value."""
-    dest = switch.flag.lstrip("-").replace("-", "_")
-    names = (switch.flag, switch.short) if switch.short else (switch.flag,)
-    parser.add_argument(
-        *names, dest=dest, action="store_const", const=True, help=f"{switch.help}; or {switch.flag}=false"
-    )
-    for text, value in (("true", True), ("false", False)):
-        name = f"{switch.flag}={text}"
-        parser.add_argument(name, dest=dest, action="store_const", const=value, help=argparse.SUPPRESS)
+        parser.several(f"{one.flag}-add", type=one.type, metavar="VALUE", help=one.help)
+        parser.several(f"{one.flag}-rm", metavar="NAME")
 
 
 # ---------------------------------------------------------------- to the spec
 
 
-def for_create(args: argparse.Namespace) -> Spec:
+def for_create(args: Args) -> Spec:
     spec: Spec = {"Name": args.name, "Mode": {"Replicated": {}}}
     _put(spec, (*_CONTAINER, "Image"), args.image)
     if args.args:
@@ -207,7 +227,7 @@ def for_create(args: argparse.Namespace) -> Spec:
     return spec
 
 
-def for_update(spec: Spec, args: argparse.Namespace) -> Spec:
+def for_update(spec: Spec, args: Args) -> Spec:
     """Edit the spec that the service has."""
     apply_common(spec, args)
     for one in COLLECTIONS:
@@ -219,13 +239,13 @@ def for_update(spec: Spec, args: argparse.Namespace) -> Spec:
     if args.image:
         _put(spec, (*_CONTAINER, "Image"), args.image)
     if args.args is not None:
-        _put(spec, (*_CONTAINER, "Args"), shlex.split(args.args))
+        _put(spec, (*_CONTAINER, "Args"), _split(args.args))
     if args.force:
         _put(spec, (*_TASK, "ForceUpdate"), spec["TaskTemplate"].get("ForceUpdate", 0) + 1)
     return spec
 
 
-def apply_common(spec: Spec, args: argparse.Namespace) -> None:
+def apply_common(spec: Spec, args: Args) -> None:
     both: tuple[Setting | Switch, ...] = (*SETTINGS, *SWITCHES)
     for one in both:
         value = _value(args, one.flag)
@@ -257,7 +277,7 @@ def _collect(spec: Spec, one: Collection, added: Any, removed: Any) -> None:
     _put(spec, one.path, [item for item in _get(spec, one.path, []) if one.key(item) not in gone] + list(added))
 
 
-def _value(args: argparse.Namespace, flag: str) -> Any:
+def _value(args: Args, flag: str) -> Any:
     return getattr(args, flag.lstrip("-").replace("-", "_"))
 
 

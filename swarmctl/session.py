@@ -4,25 +4,30 @@ Input is pumped by a thread of its own; its end is half a close, so that output 
 thread, which leaves the terminal as it was, however the session ends.
 """
 
+from __future__ import annotations
+
 import os
-import signal
-import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from queue import SimpleQueue
+from _queue import SimpleQueue
+from _socket import SHUT_RDWR, SHUT_WR
+from _socket import socket as Socket
+from _thread import start_new_thread
 
 from swarmd.swarmctl import terminal
 from swarmd.swarmctl.client import Client, Refusal
 from swarmd.swarmctl.http import Response
 from swarmd.swarmctl.streams import show_frames
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from signal import SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, signal
+    from typing import Any
+else:  # without the enumerations, for which module `re` would be loaded
+    from _signal import SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, signal
+
 # What a user's terminal or a supervisor sends; not what a process does to itself.
-_PASSED_ON = (
-    signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
-    signal.SIGCONT,
-)  # fmt: skip
+_PASSED_ON = (SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGCONT)
 
 
 class Session:
@@ -38,19 +43,25 @@ class Session:
     def run(self) -> None:
         """Return when the other side has ended, or `detached`."""
         is_raw = self._stdin and self._tty and sys.stdin.isatty()
-        with terminal.raw(sys.stdin.fileno()) if is_raw else nullcontext():
-            if self._stdin:
-                threading.Thread(target=self._pump, daemon=True).start()
-            try:
-                self._output()
-            except BrokenPipeError:  # of standard output: `swarmctl run demo yes | head`
-                raise
-            except OSError:
-                if not self.detached:
-                    raise Refusal("the daemon hung up; the container is not affected by that") from None
-            finally:
-                if not self._stdin:  # else the thread may be writing to it
-                    self._response.close()
+        if is_raw:
+            with terminal.Raw(sys.stdin.fileno()):
+                self._join()
+        else:
+            self._join()
+
+    def _join(self) -> None:
+        if self._stdin:
+            start_new_thread(self._pump, ())
+        try:
+            self._output()
+        except BrokenPipeError:  # of standard output: `swarmctl run demo yes | head`
+            raise
+        except OSError:
+            if not self.detached:
+                raise Refusal("the daemon hung up; the container is not affected by that") from None
+        finally:
+            if not self._stdin:  # else the thread may be writing to it
+                self._response.close()
 
     def _output(self) -> None:
         if not self._tty:
@@ -65,7 +76,7 @@ class Session:
 
     def _pump(self) -> None:
         sock = self._response.sock
-        with suppress(OSError):
+        try:
             while data := os.read(sys.stdin.fileno(), 65536):
                 if self._tty:
                     data, self.detached = self._escape.feed(data)
@@ -73,9 +84,11 @@ class Session:
                     sock.sendall(data)
                 if self.detached:
                     # Not SSLSocket's: that would end decryption while output is still read.
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                    Socket.shutdown(sock, SHUT_RDWR)
                     return
-            socket.socket.shutdown(sock, socket.SHUT_WR)
+            Socket.shutdown(sock, SHUT_WR)
+        except OSError:
+            pass  # the container's side has ended
 
 
 def check_terminal(*, stdin: bool, tty: bool) -> None:
@@ -83,48 +96,59 @@ def check_terminal(*, stdin: bool, tty: bool) -> None:
         raise Refusal("the standard input is no terminal: leave -t out to pipe something in", code=1)
 
 
-@contextmanager
-def resizing(resize: Callable[[int, int], None]) -> Iterator[None]:
+class Signals:
+    """While it is entered, `act` is called with the number of each of these signals that comes.
+
+    In a thread: the main thread may be in the middle of a read.
+    """
+
+    def __init__(self, numbers: tuple[int, ...], act: Callable[[int], None]) -> None:
+        self._numbers = numbers
+        self._act = act
+        self._arrived: SimpleQueue[int] = SimpleQueue()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if self._numbers:
+            start_new_thread(self._work, ())
+        for number in self._numbers:
+            self._before[number] = signal(number, lambda got, frame: self._arrived.put(got))
+
+    def __exit__(self, *problem: object) -> None:
+        for number, handler in self._before.items():
+            signal(number, handler)
+        self._arrived.put(0)
+
+    def _work(self) -> None:
+        while number := self._arrived.get():
+            self._act(number)
+
+
+def resizing(wanted: bool, resize: Callable[[int, int], None]) -> Signals:
     """Tell of the terminal's size now, and whenever it changes."""
 
-    def tell() -> None:
+    def tell(number: int = 0) -> None:
         found = terminal.size()
         if found:
-            with suppress(Refusal):  # it may have ended already
+            try:
                 resize(*found)
+            except Refusal:
+                pass  # it may have ended already
 
-    with _signals((signal.SIGWINCH,), lambda number: tell()):
+    if wanted:
         tell()
-        yield
+    return Signals((SIGWINCH,) if wanted else (), tell)
 
 
-@contextmanager
-def signals_to(client: Client, container: str, wanted: bool) -> Iterator[None]:
+def signals_to(client: Client, container: str, wanted: bool) -> Signals:
     """Pass on what this process is sent."""
 
     def send(number: int) -> None:
-        with suppress(Refusal):
-            client.post(f"/containers/{container}/kill", signal=signal.Signals(number).name.removeprefix("SIG"))
+        from signal import Signals as Names
 
-    with _signals(_PASSED_ON, send) if wanted else nullcontext():
-        yield
+        try:
+            client.post(f"/containers/{container}/kill", signal=Names(number).name.removeprefix("SIG"))
+        except Refusal:
+            pass  # it may have ended already
 
-
-@contextmanager
-def _signals(numbers: tuple[int, ...], act: Callable[[int], None]) -> Iterator[None]:
-    """A thread acts on them: the main thread may be in the middle of a read."""
-    arrived: SimpleQueue[int] = SimpleQueue()
-
-    def work() -> None:
-        while number := arrived.get():
-            act(number)
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    before = {number: signal.signal(number, lambda got, frame: arrived.put(got)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        arrived.put(0)
+    return Signals(_PASSED_ON if wanted else (), send)

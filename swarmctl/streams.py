@@ -1,15 +1,18 @@
 """Output of containers as it comes: frames of one byte of stream, three zero bytes, a length in four, and the data."""
 
-import argparse
+from __future__ import annotations
+
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Any
 
-from swarmd.swarmctl import values
 from swarmd.swarmctl.client import Client, Refusal
 from swarmd.swarmctl.http import Response
+from swarmd.swarmctl.parser import Args, BadValue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 _STDERR = 2
 
@@ -25,7 +28,7 @@ def show_frames(read: Callable[[int], bytes]) -> None:
         _write(stream, data)
 
 
-def query(args: argparse.Namespace) -> dict[str, Any]:
+def query(args: Args) -> dict[str, Any]:
     """What --follow, --since, --tail and --timestamps ask of the API."""
     return {
         "stdout": True,
@@ -39,11 +42,17 @@ def query(args: argparse.Namespace) -> dict[str, Any]:
 
 def moment(text: str) -> str:
     """Seconds of the epoch, as the API wants them, of a time or of how long ago.  A time without a zone is ours."""
-    with suppress(ValueError):
+    try:
         float(text)
         return text
-    with suppress(argparse.ArgumentTypeError):
+    except ValueError:
+        pass
+    from swarmd.swarmctl import values
+
+    try:
         return f"{time.time() - values.duration(text) / 1e9:.9f}"
+    except BadValue:
+        pass
     from datetime import datetime
 
     try:
@@ -58,7 +67,7 @@ def show_bytes(response: Response) -> None:
         _write(1, data)
 
 
-def show_service_logs(client: Client, path: str, args: argparse.Namespace) -> None:
+def show_service_logs(client: Client, path: str, args: Args) -> None:
     """Each line after the name of the task that wrote it, and its node."""
     label = _Labels(client, args)
     for stream, data in frames(client.stream(path, details=not args.raw, **query(args)).read):
@@ -73,7 +82,7 @@ def show_service_logs(client: Client, path: str, args: argparse.Namespace) -> No
 class _Labels:
     """Names of tasks, each looked up once."""
 
-    def __init__(self, client: Client, args: argparse.Namespace) -> None:
+    def __init__(self, client: Client, args: Args) -> None:
         self._client = client
         self._args = args
         self._known: dict[str, str] = {}

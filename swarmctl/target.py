@@ -3,8 +3,9 @@
 Every command asks this, so it imports little: the contexts themselves (contexts.py) only where one is used.
 """
 
+from __future__ import annotations
+
 import os
-from typing import NamedTuple
 
 from swarmd.swarmctl.client import Refusal
 from swarmd.swarmctl.dial import DEFAULT_HOST, Endpoint, Tls, tls_in
@@ -12,22 +13,35 @@ from swarmd.swarmctl.dial import DEFAULT_HOST, Endpoint, Tls, tls_in
 DEFAULT = "default"
 
 
-class Flags(NamedTuple):
+class Flags:
     """The global flags that have a say."""
 
-    host: str
-    context: str
-    config: str
-    tls: bool
-    tlsverify: bool
-    tlscacert: str
-    tlscert: str
-    tlskey: str
+    __slots__ = ("config", "context", "host", "tls", "tlscacert", "tlscert", "tlskey", "tlsverify")
+
+    def __init__(
+        self,
+        host: str,
+        context: str,
+        config: str,
+        tls: bool,
+        tlsverify: bool,
+        tlscacert: str,
+        tlscert: str,
+        tlskey: str,
+    ) -> None:
+        self.host = host
+        self.context = context
+        self.config = config
+        self.tls = tls
+        self.tlsverify = tlsverify
+        self.tlscacert = tlscacert
+        self.tlscert = tlscert
+        self.tlskey = tlskey
 
 
 def directory(config: str) -> str:
     """Where contexts are kept."""
-    return config or os.environ.get("SWARMCTL_CONFIG") or os.path.expanduser("~/.swarmd")  # noqa: PTH111
+    return config or os.environ.get("SWARMCTL_CONFIG") or os.path.expanduser("~/.swarmd")
 
 
 def host_in_environment() -> str:
@@ -47,9 +61,9 @@ def context_name(flags: Flags) -> str:
 
 def current(directory: str) -> str:
     """The one that `context use` chose."""
-    path = os.path.join(directory, "config.json")  # noqa: PTH118
+    path = os.path.join(directory, "config.json")
     try:
-        with open(path) as file:  # noqa: PTH123
+        with open(path) as file:
             import json
 
             return str(json.load(file).get("currentContext") or DEFAULT)
@@ -73,6 +87,6 @@ def _with_tls(host: str, flags: Flags) -> Endpoint:
     """A tcp host always has TLS: by the flags, or with the files of Docker's environment."""
     if not host.startswith("tcp:"):
         return Endpoint(host)
-    base = tls_in(os.environ.get("DOCKER_CERT_PATH") or os.path.expanduser("~/.docker"))  # noqa: PTH111
+    base = tls_in(os.environ.get("DOCKER_CERT_PATH") or os.path.expanduser("~/.docker"))
     verify = flags.tlsverify or not flags.tls
     return Endpoint(host, Tls(flags.tlscacert or base.ca, flags.tlscert or base.cert, flags.tlskey or base.key, verify))

@@ -1,11 +1,15 @@
 """Tasks as `service ps` and `node ps` list them: newest of each slot first, those before it drawn below it."""
 
-import argparse
-from collections.abc import Iterable
-from typing import Any
+from __future__ import annotations
 
 from swarmd.swarmctl.client import Client
 from swarmd.swarmctl.output import Table, ago
+from swarmd.swarmctl.parser import Args, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
 _TABLE = Table(
     {
@@ -22,16 +26,15 @@ _TABLE = Table(
 _GIVEN_UP = "not restarted: "  # a manager's message says so: the restart policy leaves the slot as it is
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("-f", "--filter", action="append", default=[], metavar="KEY=VALUE", help="name, id, node, label, desired-state")
-    add("--format", metavar="TEMPLATE", help="table, json, or a template such as '{{.Name}} {{.CurrentState}}'")
-    add("--no-resolve", action="store_true", help="ids instead of names")
-    add("--no-trunc", action="store_true", help="ids in full")
-    add("-q", "--quiet", action="store_true", help="ids only")
+def add_flags(parser: Parser) -> None:
+    parser.several("-f", "--filter", metavar="KEY=VALUE", help="name, id, node, label, desired-state")
+    parser.text("--format", metavar="TEMPLATE", help="table, json, or a template such as '{{.Name}} {{.CurrentState}}'")
+    parser.switch("--no-resolve", help="ids instead of names")
+    parser.switch("--no-trunc", help="ids in full")
+    parser.switch("-q", "--quiet", help="ids only")
 
 
-def show(client: Client, tasks: Iterable[dict[str, Any]], args: argparse.Namespace) -> None:
+def show(client: Client, tasks: Iterable[dict[str, Any]], args: Args) -> None:
     names = {} if args.no_resolve else {node["ID"]: node["Description"]["Hostname"] for node in client.get("/nodes")}
     services = {} if args.no_resolve else {one["ID"]: one["Spec"]["Name"] for one in client.get("/services")}
     newest_first = sorted(tasks, key=lambda task: str(task["CreatedAt"]), reverse=True)

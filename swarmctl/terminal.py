@@ -1,36 +1,47 @@
 """The user's terminal: raw while a container has it, its size, and the keys that detach from it."""
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
 from swarmd.swarmctl.client import Refusal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULT_KEYS = "ctrl-p,ctrl-q"
 _SPECIAL = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 
 
-@contextmanager
-def raw(fd: int) -> Iterator[None]:
-    """Every key goes to the container; as before afterwards, whatever happens."""
-    import termios
-    import tty
+class Raw:
+    """While it is entered every key goes to the container; as before afterwards, whatever happens."""
 
-    before = termios.tcgetattr(fd)
-    try:
-        tty.setraw(fd)
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._before: list[Any] = []
+
+    def __enter__(self) -> None:
+        import termios
+        import tty
+
+        self._before = termios.tcgetattr(self._fd)
+        tty.setraw(self._fd)
+
+    def __exit__(self, *problem: object) -> None:
+        import termios
+
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
 
 
 def size() -> tuple[int, int] | None:
     """Rows and columns of the terminal; None where there is none, or it does not know them."""
-    with suppress(OSError):
+    try:
         columns, rows = os.get_terminal_size(sys.stdout.fileno())
-        return (rows, columns) if rows and columns else None
-    return None
+    except OSError:
+        return None
+    return (rows, columns) if rows and columns else None
 
 
 def keys(text: str) -> bytes:

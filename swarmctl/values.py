@@ -1,13 +1,19 @@
 """What users write on the command line, as the Engine API wants it.
 
-Each parser raises argparse.ArgumentTypeError with a sentence that shows the right form.
+Each parser raises BadValue with a sentence that shows the right form.
 """
 
+from __future__ import annotations
+
 import re
-from argparse import ArgumentTypeError
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from swarmd.swarmctl.parser import BadValue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
 _UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(\d{1,18}(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
@@ -19,7 +25,7 @@ def duration(text: str) -> int:
     """Nanoseconds of '1m30s', '500ms', '0'."""
     parts = _DURATION.findall(text)
     if text != "0" and (not parts or "".join(number + unit for number, unit in parts) != text):
-        raise ArgumentTypeError(f"{text!r} is no duration: write it as 10s, 1m30s or 500ms")
+        raise BadValue(f"{text!r} is no duration: write it as 10s, 1m30s or 500ms")
     return int(sum(float(number) * _UNITS[unit] for number, unit in parts))
 
 
@@ -27,7 +33,7 @@ def size(text: str) -> int:
     """Bytes of '512m', '1.5g', '1048576'."""
     match = _SIZE.fullmatch(text.strip())
     if not match:
-        raise ArgumentTypeError(f"{text!r} is no size: write it as 512m, 2g or a number of bytes")
+        raise BadValue(f"{text!r} is no size: write it as 512m, 2g or a number of bytes")
     return int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " "))
 
 
@@ -38,7 +44,7 @@ def cpus(text: str) -> int:
     except ValueError:
         value = -1
     if not 0 <= value < 1e6:
-        raise ArgumentTypeError(f"{text!r} is no number of processors: write it as 0.5 or 2")
+        raise BadValue(f"{text!r} is no number of processors: write it as 0.5 or 2")
     return round(value * 1e9)
 
 
@@ -49,12 +55,12 @@ def comma_separated(text: str) -> list[str]:
     try:
         return next(csv.reader([text]), [])
     except csv.Error as problem:
-        raise ArgumentTypeError(f"{text!r}: {problem}") from None
+        raise BadValue(f"{text!r}: {problem}") from None
 
 
 def count(text: str) -> int:
     if not _COUNT.fullmatch(text):
-        raise ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+        raise BadValue(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 
@@ -64,7 +70,7 @@ def ratio(text: str) -> float:
     except ValueError:
         value = -1
     if not 0 <= value <= 1:
-        raise ArgumentTypeError(f"{text!r} is no ratio: it is a number from 0 to 1")
+        raise BadValue(f"{text!r} is no ratio: it is a number from 0 to 1")
     return value
 
 
@@ -72,7 +78,7 @@ def pair(text: str) -> tuple[str, str]:
     """('key', 'value') of 'key=value'; the value may be absent."""
     key, _, value = text.partition("=")
     if not key:
-        raise ArgumentTypeError(f"{text!r} has no key: write it as key=value")
+        raise BadValue(f"{text!r} has no key: write it as key=value")
     return key, value
 
 
@@ -82,7 +88,7 @@ def env(text: str) -> str:
 
     key, equals, _ = text.partition("=")
     if not key:
-        raise ArgumentTypeError(f"{text!r} has no name: write it as NAME=value")
+        raise BadValue(f"{text!r} has no name: write it as NAME=value")
     return text if equals else f"{key}={os.environ[key]}" if key in os.environ else key
 
 
@@ -90,13 +96,13 @@ def env_file(text: str) -> list[str]:
     try:
         lines = Path(text).read_text().splitlines()
     except OSError as problem:
-        raise ArgumentTypeError(f"{text}: {problem.strerror}") from None
+        raise BadValue(f"{text}: {problem.strerror}") from None
     return [env(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def port_number(text: str) -> int:
     if not _COUNT.fullmatch(text) or not 1 <= int(text) <= 65535:
-        raise ArgumentTypeError(f"{text!r} is no port: it is a number from 1 to 65535")
+        raise BadValue(f"{text!r} is no port: it is a number from 1 to 65535")
     return int(text)
 
 
@@ -105,7 +111,7 @@ def published(text: str) -> dict[str, Any]:
     if "=" in text:
         fields = keyed(text, {"published", "target", "protocol", "mode"})
         if "target" not in fields:
-            raise ArgumentTypeError(f"{text!r} lacks target=PORT, the port in the container")
+            raise BadValue(f"{text!r} lacks target=PORT, the port in the container")
         outside, inside = fields.get("published", ""), fields["target"]
         protocol, mode = fields.get("protocol", "tcp"), fields.get("mode", "ingress")
     else:
@@ -113,9 +119,9 @@ def published(text: str) -> dict[str, Any]:
         outside, _, inside = ports.rpartition(":")
         protocol, mode = protocol or "tcp", "ingress"
     if protocol not in ("tcp", "udp"):
-        raise ArgumentTypeError(f"{text!r}: protocol {protocol!r} is neither tcp nor udp")
+        raise BadValue(f"{text!r}: protocol {protocol!r} is neither tcp nor udp")
     if mode not in ("ingress", "host"):
-        raise ArgumentTypeError(f"{text!r}: mode {mode!r} is neither ingress nor host")
+        raise BadValue(f"{text!r}: mode {mode!r} is neither ingress nor host")
     port = {"Protocol": protocol, "TargetPort": port_number(inside), "PublishMode": mode}
     return {**port, "PublishedPort": port_number(outside)} if outside else port
 
@@ -126,7 +132,7 @@ def keyed(text: str, known: Iterable[str]) -> dict[str, str]:
     for part in text.split(","):
         key, equals, value = part.partition("=")
         if key not in known:
-            raise ArgumentTypeError(f"{text!r}: unknown key {key!r}; known are {', '.join(sorted(known))}")
+            raise BadValue(f"{text!r}: unknown key {key!r}; known are {', '.join(sorted(known))}")
         fields[key] = value if equals else "true"
     return fields
 
@@ -151,11 +157,11 @@ def mount(text: str) -> dict[str, Any]:
     fields = {_MOUNT_KEYS[key]: value for key, value in keyed(text, _MOUNT_KEYS).items()}
     kind = fields.get("type", "volume")
     if kind not in ("bind", "tmpfs"):
-        raise ArgumentTypeError(f"{text!r}: mounts of type {kind!r} are not available; use type=bind or type=tmpfs")
+        raise BadValue(f"{text!r}: mounts of type {kind!r} are not available; use type=bind or type=tmpfs")
     if not fields.get("target", "").startswith("/"):
-        raise ArgumentTypeError(f"{text!r} lacks target=/absolute/path, the place in the container")
+        raise BadValue(f"{text!r} lacks target=/absolute/path, the place in the container")
     if kind == "bind" and not fields.get("source", "").startswith("/"):
-        raise ArgumentTypeError(f"{text!r} lacks source=/absolute/path, the place on the host")
+        raise BadValue(f"{text!r} lacks source=/absolute/path, the place on the host")
     wanted: dict[str, Any] = {"Type": kind, "Target": fields["target"]}
     if kind == "bind":
         wanted["Source"] = fields["source"]
@@ -166,7 +172,7 @@ def mount(text: str) -> dict[str, Any]:
     tmpfs = {"SizeBytes": size(fields["size"])} if "size" in fields else {}
     if "mode" in fields:
         if not re.fullmatch("[0-7]{1,5}", fields["mode"]):
-            raise ArgumentTypeError(f"{text!r}: {fields['mode']!r} is no file mode: write it as 1777")
+            raise BadValue(f"{text!r}: {fields['mode']!r} is no file mode: write it as 1777")
         tmpfs["Mode"] = int(fields["mode"], 8)
     return {**wanted, "TmpfsOptions": tmpfs} if tmpfs else wanted
 
@@ -176,14 +182,14 @@ def ulimit(text: str) -> dict[str, Any]:
     name, values = pair(text)
     soft, _, hard = values.partition(":")
     if not re.fullmatch(r"-?[0-9]{1,19}", soft) or not re.fullmatch(r"(-?[0-9]{1,19})?", hard):
-        raise ArgumentTypeError(f"{text!r} is no ulimit: write it as nofile=1024:2048")
+        raise BadValue(f"{text!r} is no ulimit: write it as nofile=1024:2048")
     return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
 
 
 def preference(text: str) -> dict[str, Any]:
     strategy, descriptor = pair(text)
     if strategy != "spread" or not descriptor:
-        raise ArgumentTypeError(f"{text!r} is no placement preference: write it as spread=node.labels.zone")
+        raise BadValue(f"{text!r} is no placement preference: write it as spread=node.labels.zone")
     return {"Spread": {"SpreadDescriptor": descriptor}}
 
 
@@ -193,7 +199,7 @@ def network(text: str) -> dict[str, Any]:
         return {"Target": text}
     fields = keyed(text, {"name", "alias"})
     if "name" not in fields:
-        raise ArgumentTypeError(f"{text!r} lacks name=NETWORK")
+        raise BadValue(f"{text!r} lacks name=NETWORK")
     return {"Target": fields["name"], **({"Aliases": [fields["alias"]]} if "alias" in fields else {})}
 
 
@@ -201,5 +207,5 @@ def extra_host(text: str) -> str:
     """'IP name' of 'name:IP'."""
     name, _, address = text.partition(":")
     if not name or not address:
-        raise ArgumentTypeError(f"{text!r} is no host entry: write it as name:address")
+        raise BadValue(f"{text!r} is no host entry: write it as name:address")
     return f"{address} {name}"

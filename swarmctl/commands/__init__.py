@@ -1,48 +1,54 @@
-"""The commands: for each the module and function that adds its flags, imported only when it is asked for."""
+"""The commands: for each the module and function that adds its flags, imported only when it is asked for.
 
-from typing import NamedTuple
+This is loaded by every command, so it has plain classes and no more imports than it needs, as do all modules here:
+one more module of the standard library is quickly a tenth of what a command takes.
+"""
 
-
-class Command(NamedTuple):
-    """`add(parser)` in the module commands/MODULE gives the parser its flags and `run`."""
-
-    module: str
-    add: str
-    help: str
-    usage: str = ""
+from __future__ import annotations
 
 
-_CONTAINER = "CONTAINER"
-_EACH = "CONTAINER [CONTAINER...]"
-_IMAGE = "IMAGE [COMMAND] [ARG...]"
+class Command:
+    """`add(parser)` in the module commands/MODULE gives the parser its flags and `run`.
+
+    usage: what follows the flags, where it is more than the names of the arguments.
+    """
+
+    __slots__ = ("add", "help", "module", "usage")
+
+    def __init__(self, module: str, add: str, help: str, usage: str = "") -> None:
+        self.module = module
+        self.add = add
+        self.help = help
+        self.usage = usage
+
 
 CONTAINER: dict[str, Command] = {
-    "attach": Command("attach", "add_attach", "connect this terminal to a running container", _CONTAINER),
+    "attach": Command("attach", "add_attach", "connect this terminal to a running container"),
     "cp": Command(
         "copy", "add_cp", "copy files between a container and here", "CONTAINER:PATH PATH|- or PATH|- CONTAINER:PATH"
     ),
-    "create": Command("run", "add_create", "create a container, without starting it", _IMAGE),
-    "diff": Command("inspect", "add_diff", "list what changed in a container's files", _CONTAINER),
-    "exec": Command("execute", "add_exec", "run a command in a running container", "CONTAINER COMMAND [ARG...]"),
-    "export": Command("copy", "add_export", "write a container's files as a tar archive", _CONTAINER),
-    "inspect": Command("inspect", "add_container_inspect", "show containers in full", _EACH),
-    "kill": Command("lifecycle", "add_kill", "send a signal to containers", _EACH),
-    "logs": Command("logs", "add_logs", "show a container's output", _CONTAINER),
+    "create": Command("run", "add_create", "create a container, without starting it"),
+    "diff": Command("inspect", "add_diff", "list what changed in a container's files"),
+    "exec": Command("execute", "add_exec", "run a command in a running container"),
+    "export": Command("copy", "add_export", "write a container's files as a tar archive"),
+    "inspect": Command("inspect", "add_container_inspect", "show containers in full"),
+    "kill": Command("lifecycle", "add_kill", "send a signal to containers"),
+    "logs": Command("logs", "add_logs", "show a container's output"),
     "ls": Command("listing", "add_ls", "list containers of this node"),
-    "pause": Command("lifecycle", "add_pause", "freeze all processes of containers", _EACH),
-    "port": Command("inspect", "add_port", "list a container's published ports", "CONTAINER [PORT[/PROTOCOL]]"),
+    "pause": Command("lifecycle", "add_pause", "freeze all processes of containers"),
+    "port": Command("inspect", "add_port", "list a container's published ports"),
     "prune": Command("prune", "add_container_prune", "remove all stopped containers"),
-    "rename": Command("lifecycle", "add_rename", "give a container another name", "CONTAINER NAME"),
-    "restart": Command("lifecycle", "add_restart", "stop and start containers", _EACH),
-    "rm": Command("lifecycle", "add_rm", "remove containers", _EACH),
-    "run": Command("run", "add_run", "create a container and start it", _IMAGE),
-    "start": Command("attach", "add_start", "start stopped containers", _EACH),
-    "stats": Command("stats", "add_stats", "show what containers use, as it changes", "[CONTAINER...]"),
-    "stop": Command("lifecycle", "add_stop", "stop containers", _EACH),
-    "top": Command("inspect", "add_top", "list a container's processes", "CONTAINER [PS-OPTIONS]"),
-    "unpause": Command("lifecycle", "add_unpause", "let frozen containers go on", _EACH),
-    "update": Command("update", "add_update", "change the limits of containers", _EACH),
-    "wait": Command("lifecycle", "add_wait", "wait until containers stop, and print their exit codes", _EACH),
+    "rename": Command("lifecycle", "add_rename", "give a container another name"),
+    "restart": Command("lifecycle", "add_restart", "stop and start containers"),
+    "rm": Command("lifecycle", "add_rm", "remove containers"),
+    "run": Command("run", "add_run", "create a container and start it"),
+    "start": Command("attach", "add_start", "start stopped containers"),
+    "stats": Command("stats", "add_stats", "show what containers use, as it changes"),
+    "stop": Command("lifecycle", "add_stop", "stop containers"),
+    "top": Command("inspect", "add_top", "list a container's processes"),
+    "unpause": Command("lifecycle", "add_unpause", "let frozen containers go on"),
+    "update": Command("update", "add_update", "change the limits of containers"),
+    "wait": Command("lifecycle", "add_wait", "wait until containers stop, and print their exit codes"),
 }
 
 SYSTEM: dict[str, Command] = {
@@ -54,38 +60,79 @@ SYSTEM: dict[str, Command] = {
 }
 
 CONTEXT: dict[str, Command] = {
-    "create": Command("context", "add_create", "give a daemon a name", "CONTEXT"),
-    "export": Command("context", "add_export", "write a context to a file", "CONTEXT [FILE|-]"),
-    "import": Command("context", "add_import", "read a context from a file", "CONTEXT FILE|-"),
-    "inspect": Command("context", "add_inspect", "show contexts in full", "[CONTEXT...]"),
+    "create": Command("context", "add_create", "give a daemon a name"),
+    "export": Command("context", "add_export", "write a context to a file"),
+    "import": Command("context", "add_import", "read a context from a file"),
+    "inspect": Command("context", "add_inspect", "show contexts in full"),
     "ls": Command("context", "add_ls", "list contexts"),
-    "rm": Command("context", "add_rm", "remove contexts", "CONTEXT [CONTEXT...]"),
+    "rm": Command("context", "add_rm", "remove contexts"),
     "show": Command("context", "add_show", "print the name of the context in use"),
-    "update": Command("context", "add_update", "change a context", "CONTEXT"),
-    "use": Command("context", "add_use", "choose the context to use", "CONTEXT"),
+    "update": Command("context", "add_update", "change a context"),
+    "use": Command("context", "add_use", "choose the context to use"),
+}
+
+SERVICE: dict[str, Command] = {
+    "create": Command("service", "add_create", "create a service"),
+    "inspect": Command("service", "add_inspect", "show services in full"),
+    "logs": Command("service", "add_logs", "show the output of a service's tasks, or of one task"),
+    "ls": Command("service", "add_ls", "list services"),
+    "ps": Command("service", "add_ps", "list the tasks of services, and why they are not placed or ended"),
+    "rm": Command("service", "add_rm", "remove services"),
+    "rollback": Command("service", "add_rollback", "go back to the spec before the last change"),
+    "scale": Command("service", "add_scale", "set the number of tasks"),
+    "update": Command("service", "add_update", "change a service"),
+}
+
+NODE: dict[str, Command] = {
+    "demote": Command("node", "add_demote", "make workers of nodes"),
+    "inspect": Command("node", "add_inspect", "show nodes in full"),
+    "ls": Command("node", "add_ls", "list nodes; * is the one that answers"),
+    "promote": Command("node", "add_promote", "make managers of nodes"),
+    "ps": Command("node", "add_ps", "list the tasks on nodes"),
+    "rm": Command("node", "add_rm", "remove nodes that have left"),
+    "update": Command("node", "add_update", "change a node"),
+}
+
+SWARM: dict[str, Command] = {
+    "init": Command("swarm", "add_init", "make a cluster, with this node as its first manager"),
+    "join": Command("swarm", "add_join", "join a cluster, in the role that the token is for"),
+    "join-token": Command("swarm", "add_join_token", "show, or change, the token to join with"),
+    "leave": Command("swarm", "add_leave", "leave the cluster"),
+    "update": Command("swarm", "add_update", "change the cluster's settings"),
+}
+
+NETWORK: dict[str, Command] = {
+    "create": Command("network", "add_create", "create a network"),
+    "inspect": Command("network", "add_inspect", "show networks in full"),
+    "ls": Command("network", "add_ls", "list networks"),
+    "rm": Command("network", "add_rm", "remove networks"),
+}
+
+IMAGE: dict[str, Command] = {
+    "import": Command("image", "add_import", "make an image from a tar of a root file system"),
+    "inspect": Command("image", "add_inspect", "show images in full"),
+    "load": Command("image", "add_load", "load an archive of images (docker save, OCI layout)"),
+    "ls": Command("image", "add_ls", "list images"),
+    "rm": Command("image", "add_rm", "remove images"),
 }
 
 GROUPS: dict[str, tuple[str, dict[str, Command]]] = {
     "container": ("containers of this node", CONTAINER),
     "system": ("this node's daemon", SYSTEM),
     "context": ("names for daemons", CONTEXT),
+    "service": ("services of the cluster", SERVICE),
+    "node": ("nodes of the cluster", NODE),
+    "swarm": ("the cluster", SWARM),
+    "network": ("networks", NETWORK),
+    "image": ("images of this node", IMAGE),
 }
 
 # What can be said without its noun.
 SHORT: dict[str, Command] = {
     **{verb: command for verb, command in CONTAINER.items() if verb not in ("ls", "prune", "inspect")},
     "ps": CONTAINER["ls"],
-    "inspect": Command("inspect", "add_inspect", "show containers, images, networks ... in full", "NAME [NAME...]"),
+    "inspect": Command("inspect", "add_inspect", "show containers, images, networks ... in full"),
     "events": SYSTEM["events"],
     "info": SYSTEM["info"],
     "version": Command("info", "add_version", "show versions of this command and of the daemon"),
 }  # fmt: skip
-
-# Nouns that add all their verbs themselves: commands/NOUN has `add(verbs)`.
-NOUNS: dict[str, str] = {
-    "service": "services: create, ls, ps, inspect, scale, update, rollback, rm, logs",
-    "node": "nodes: ls, ps, inspect, update, promote, demote, rm",
-    "swarm": "the cluster: init, join, join-token, leave, update",
-    "network": "networks: create, ls, inspect, rm",
-    "image": "images of this node: import, load, ls, inspect, rm",
-}

@@ -1,24 +1,25 @@
 """swarmctl attach, start."""
 
-import argparse
-import json
-import re
-from contextlib import ExitStack
-from typing import Any
+from __future__ import annotations
 
 from swarmd.swarmctl import output, session, terminal
 from swarmd.swarmctl.client import Client, Refusal, segment
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.jsontext import loads
+from swarmd.swarmctl.parser import Args, Parser
 
-_NOT_FOUND = re.compile(r"not found|no such file|does not exist|there is no")
-_NOT_RUNNABLE = re.compile(r"permission denied|is a directory|not executable|exec format|may not be run", re.IGNORECASE)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_NOT_FOUND = ("not found", "no such file", "does not exist", "there is no")
+_NOT_RUNNABLE = ("permission denied", "is a directory", "not executable", "exec format", "may not be run")
 
 
 def add_attach(parser: Parser) -> None:
     _add_keys(parser)
     parser.switch("--no-stdin", help="output only")
     parser.switch("--sig-proxy", default=True, help="pass signals on to the container (default: true)")
-    parser.add_argument("container", metavar="CONTAINER")
+    parser.argument("container", "CONTAINER")
     parser.set_defaults(run=attach)
 
 
@@ -28,7 +29,7 @@ def _add_keys(parser: Parser) -> None:
     )
 
 
-def attach(client: Client, args: argparse.Namespace) -> int:
+def attach(client: Client, args: Args) -> int:
     state = client.get(f"/containers/{segment(args.container)}/json")
     if not state["State"]["Running"]:
         raise Refusal(f"container {args.container} is not running: start it first")
@@ -40,10 +41,7 @@ def attach(client: Client, args: argparse.Namespace) -> int:
     end = Ending(client, id)
     open_streams = {"stdin": stdin, "stdout": True, "stderr": True}
     joined = join(client, id, open_streams, tty=config["Tty"], keys=args.detach_keys)
-    with ExitStack() as held:
-        held.enter_context(session.signals_to(client, id, args.sig_proxy))
-        if config["Tty"]:
-            held.enter_context(session.resizing(lambda rows, columns: resize(client, id, rows, columns)))
+    with session.signals_to(client, id, args.sig_proxy), sized(client, id, config["Tty"]):
         joined.run()
     return 0 if joined.detached else end.code()
 
@@ -56,8 +54,8 @@ def join(client: Client, id: str, streams: dict[str, bool], *, tty: bool, keys: 
     return session.Session(response, stdin=streams["stdin"], tty=tty, detach_keys=keys)
 
 
-def resize(client: Client, id: str, rows: int, columns: int) -> None:
-    client.post(f"/containers/{id}/resize", h=rows, w=columns)
+def sized(client: Client, id: str, tty: bool) -> session.Signals:
+    return session.resizing(tty, lambda rows, columns: client.post(f"/containers/{id}/resize", h=rows, w=columns))
 
 
 class Ending:
@@ -68,7 +66,7 @@ class Ending:
         self._answer = client.follow(f"/containers/{id}/wait", condition=condition)
 
     def code(self) -> int:
-        found: dict[str, Any] = json.loads(self._answer.read() or b"{}")
+        found: dict[str, Any] = loads(self._answer.read() or b"{}")
         problem = (found.get("Error") or {}).get("Message")
         if "StatusCode" not in found:
             raise Refusal(problem or "the daemon hung up before the container ended", code=125)
@@ -78,7 +76,8 @@ class Ending:
 def start_failure(refusal: Refusal) -> Refusal:
     """The same sentence with the exit code that a shell has for it."""
     text = str(refusal)
-    runnable = 126 if _NOT_RUNNABLE.search(text) else 127 if _NOT_FOUND.search(text) else 125
+    cannot_run = any(words in text.lower() for words in _NOT_RUNNABLE)
+    runnable = 126 if cannot_run else 127 if any(words in text for words in _NOT_FOUND) else 125
     return Refusal(text, refusal.status, runnable if refusal.status in (400, 404, 500) else 125)
 
 
@@ -89,12 +88,12 @@ def add_start(parser: Parser) -> None:
     parser.switch("-a", "--attach", help="show its output, and pass signals on")
     _add_keys(parser)
     parser.switch("-i", "--interactive", help="and give it this input")
-    parser.add_argument("containers", nargs="+", metavar="CONTAINER")
+    parser.argument("containers", "CONTAINER", "+")
     parser.lacks(dict.fromkeys(("--checkpoint", "--checkpoint-dir"), "there are no checkpoints of running programs"))
     parser.set_defaults(run=start)
 
 
-def start(client: Client, args: argparse.Namespace) -> int:
+def start(client: Client, args: Args) -> int:
     if not args.attach and not args.interactive:
         return output.each(args.containers, lambda name: client.post(f"/containers/{segment(name)}/start"))
     if len(args.containers) > 1:
@@ -120,13 +119,11 @@ def follow_start(
     """Attach, start, and stay until it ends; return its exit code, or 0 when detached."""
     joined = join(client, id, streams, tty=tty, keys=keys)
     end = Ending(client, id, removed=auto_remove, started=False)
-    with ExitStack() as held:
-        held.enter_context(session.signals_to(client, id, signals))
+    with session.signals_to(client, id, signals):
         try:
             client.post(f"/containers/{id}/start")
         except Refusal as refusal:
             raise start_failure(refusal) from None
-        if tty:
-            held.enter_context(session.resizing(lambda rows, columns: resize(client, id, rows, columns)))
-        joined.run()
+        with sized(client, id, tty):
+            joined.run()
         return 0 if joined.detached else end.code()

@@ -1,20 +1,24 @@
 """swarmctl context ...: names for daemons, kept by contexts.Store."""
 
-import argparse
+from __future__ import annotations
+
 import io
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from swarmd.swarmctl import output, target
 from swarmd.swarmctl.client import Refusal
 from swarmd.swarmctl.contexts import Context, Store
 from swarmd.swarmctl.dial import DEFAULT_HOST
-from swarmd.swarmctl.parser import Parser, boolean
+from swarmd.swarmctl.parser import Args, BadValue, Parser, boolean
 from swarmd.swarmctl.target import DEFAULT
 from swarmd.swarmctl.values import keyed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _TABLE = output.Table(
     {"Name": "NAME", "Description": "DESCRIPTION", "DockerEndpoint": "DOCKER ENDPOINT", "Error": "ERROR"},
@@ -40,11 +44,11 @@ def _described(parser: Parser) -> None:
 def add_create(parser: Parser) -> None:
     _described(parser)
     parser.text("--from", dest="source", metavar="CONTEXT", help="start with a copy of this one")
-    parser.add_argument("name", metavar="CONTEXT")
+    parser.argument("name", "CONTEXT")
     _ready(parser, create)
 
 
-def create(store: Store, args: argparse.Namespace) -> None:
+def create(store: Store, args: Args) -> None:
     if args.name in {context.name for context in store.all()}:
         raise Refusal(f"context {args.name} exists: 'swarmctl context update' changes it")
     if args.source and args.docker:
@@ -65,7 +69,7 @@ def _edited(store: Store, context: Context, text: str) -> Context:
     try:
         fields = keyed(text, _KEYS)
         verify = not boolean(fields.get("skip-tls-verify", "false"))
-    except argparse.ArgumentTypeError as problem:
+    except BadValue as problem:
         raise Refusal(f"--docker {problem}") from None
     if "from" in fields:
         base = _get(store, fields["from"])
@@ -83,11 +87,11 @@ def _edited(store: Store, context: Context, text: str) -> Context:
 
 def add_update(parser: Parser) -> None:
     _described(parser)
-    parser.add_argument("name", metavar="CONTEXT")
+    parser.argument("name", "CONTEXT")
     _ready(parser, update)
 
 
-def update(store: Store, args: argparse.Namespace) -> None:
+def update(store: Store, args: Args) -> None:
     if not store.has(args.name):
         store.get(args.name)
         raise Refusal(f"context {args.name} is Docker's: 'docker context update' changes it")
@@ -104,7 +108,7 @@ def add_ls(parser: Parser) -> None:
     _ready(parser, ls)
 
 
-def ls(store: Store, args: argparse.Namespace) -> None:
+def ls(store: Store, args: Args) -> None:
     standard = replace(_get(store, DEFAULT), description="this host, or what the environment says")
     shows_mark = not args.format or args.format.startswith("table")
     rows = []
@@ -127,11 +131,11 @@ def ls(store: Store, args: argparse.Namespace) -> None:
 
 def add_inspect(parser: Parser) -> None:
     parser.text("-f", "--format", metavar="TEMPLATE", help="json, or a template such as '{{.Endpoints.docker.Host}}'")
-    parser.add_argument("names", nargs="*", metavar="CONTEXT")
+    parser.argument("names", "CONTEXT", "*")
     _ready(parser, inspect)
 
 
-def inspect(store: Store, args: argparse.Namespace) -> None:
+def inspect(store: Store, args: Args) -> None:
     found = [_get(store, name) for name in args.names or [target.context_name(args.daemon_flags)]]
     output.inspect([_shown(context) for context in found], args.format)
 
@@ -147,11 +151,11 @@ def add_show(parser: Parser) -> None:
 
 
 def add_use(parser: Parser) -> None:
-    parser.add_argument("name", metavar="CONTEXT")
+    parser.argument("name", "CONTEXT")
     _ready(parser, use)
 
 
-def use(store: Store, args: argparse.Namespace) -> None:
+def use(store: Store, args: Args) -> None:
     _get(store, args.name)
     store.use(args.name)
     print(args.name)
@@ -161,11 +165,11 @@ def use(store: Store, args: argparse.Namespace) -> None:
 
 def add_rm(parser: Parser) -> None:
     parser.switch("-f", "--force", help="even the one in use")
-    parser.add_argument("names", nargs="+", metavar="CONTEXT")
+    parser.argument("names", "CONTEXT", "+")
     _ready(parser, remove)
 
 
-def remove(store: Store, args: argparse.Namespace) -> int:
+def remove(store: Store, args: Args) -> int:
     def one(name: str) -> None:
         if name == DEFAULT:
             raise Refusal("context default is always there")
@@ -183,12 +187,12 @@ def remove(store: Store, args: argparse.Namespace) -> int:
 
 
 def add_export(parser: Parser) -> None:
-    parser.add_argument("name", metavar="CONTEXT")
-    parser.add_argument("file", nargs="?", metavar="FILE|-")
+    parser.argument("name", "CONTEXT")
+    parser.argument("file", "FILE|-", "?")
     _ready(parser, export)
 
 
-def export(store: Store, args: argparse.Namespace) -> None:
+def export(store: Store, args: Args) -> None:
     import tarfile
 
     context = _get(store, args.name)
@@ -215,12 +219,12 @@ def export(store: Store, args: argparse.Namespace) -> None:
 
 
 def add_import(parser: Parser) -> None:
-    parser.add_argument("name", metavar="CONTEXT")
-    parser.add_argument("file", metavar="FILE|-")
+    parser.argument("name", "CONTEXT")
+    parser.argument("file", "FILE|-")
     _ready(parser, import_)
 
 
-def import_(store: Store, args: argparse.Namespace) -> None:
+def import_(store: Store, args: Args) -> None:
     import tarfile
 
     if args.name in {context.name for context in store.all()}:

@@ -1,18 +1,22 @@
 """swarmctl cp, export: files of containers, as tar archives over the API."""
 
-import argparse
+from __future__ import annotations
+
 import base64
 import json
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 from swarmd.swarmctl import archive, http, output
 from swarmd.swarmctl.client import Client, Refusal, segment
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.parser import Args, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import IO, Any
 
 # Go's file modes, which the daemon answers with.
 _DIRECTORY = 1 << 31
@@ -24,12 +28,12 @@ def add_cp(parser: Parser) -> None:
     parser.switch("-a", "--archive", help="keep users and groups")
     parser.switch("-L", "--follow-link", help="what a link of SOURCE points to, not the link")
     parser.switch("-q", "--quiet", help="say nothing of what was copied", default=not sys.stdout.isatty())
-    parser.add_argument("source", metavar="SOURCE")
-    parser.add_argument("target", metavar="TARGET")
+    parser.argument("source", "SOURCE")
+    parser.argument("target", "TARGET")
     parser.set_defaults(run=copy)
 
 
-def copy(client: Client, args: argparse.Namespace) -> None:
+def copy(client: Client, args: Args) -> None:
     source, target = _place(args.source), _place(args.target)
     if source.container and target.container:
         raise Refusal("files are not copied between two containers: copy them here first")
@@ -59,12 +63,12 @@ def _place(text: str) -> _Place:
 # ---------------------------------------------------------------- out of a container
 
 
-def _from(client: Client, source: _Place, args: argparse.Namespace) -> int:
+def _from(client: Client, source: _Place, args: Args) -> int:
     path = source.path
     if args.follow_link:
         found = _stat(client, source.container, path)
         if found and found["mode"] & _LINK:
-            path = os.path.join(os.path.dirname(path), found["linkTarget"])  # noqa: PTH118, PTH120
+            path = os.path.join(os.path.dirname(path), found["linkTarget"])
     with client.stream(f"/containers/{segment(source.container)}/archive", path=path) as response:
         content = _Counted(response.read)
         if args.target == "-":
@@ -74,7 +78,7 @@ def _from(client: Client, source: _Place, args: argparse.Namespace) -> int:
                 sys.stdout.buffer.write(data)
             return content.count
         is_directory = bool(_decoded(response.headers[_STAT])["mode"] & _DIRECTORY)
-        name = os.path.basename(source.path.rstrip("/"))  # noqa: PTH119
+        name = os.path.basename(source.path.rstrip("/"))
         target = archive.target_of(args.target, name, is_directory, contents=source.path.endswith("/."))
         archive.unpack(content, target, keep_owners=args.archive)
         return content.count
@@ -110,11 +114,11 @@ class _Counted:
 # ---------------------------------------------------------------- into a container
 
 
-def _into(client: Client, target: _Place, args: argparse.Namespace) -> int:
+def _into(client: Client, target: _Place, args: Args) -> int:
     found = _stat(client, target.container, target.path)
     path = target.path
     if found and found["mode"] & _LINK:
-        path = os.path.join(os.path.dirname(path), found["linkTarget"])  # noqa: PTH118, PTH120
+        path = os.path.join(os.path.dirname(path), found["linkTarget"])
         found = _stat(client, target.container, path)
     is_directory = bool(found and found["mode"] & _DIRECTORY)
     url = f"/containers/{segment(target.container)}/archive"
@@ -142,13 +146,13 @@ def _name_in(path: str, source: str, from_directory: bool, is_directory: bool, e
     """The directory in the container to unpack in, and the name that the source has in it."""
     if is_directory:
         contents = from_directory and source.endswith("/.")
-        return path, "." if contents else os.path.basename(os.path.abspath(source))  # noqa: PTH100, PTH119
+        return path, "." if contents else os.path.basename(os.path.abspath(source))
     if exists and from_directory:
         raise Refusal(f"{path} is a file in the container: a directory cannot take its place")
     if path.endswith(("/", "/.")) and not from_directory:
         raise Refusal(f"{path} is no directory in the container")
     trimmed = path.rstrip("/")
-    return os.path.dirname(trimmed) or "/", os.path.basename(trimmed)  # noqa: PTH119, PTH120
+    return os.path.dirname(trimmed) or "/", os.path.basename(trimmed)
 
 
 def _chunks(content: _Counted) -> Iterator[bytes]:
@@ -161,11 +165,11 @@ def _chunks(content: _Counted) -> Iterator[bytes]:
 
 def add_export(parser: Parser) -> None:
     parser.text("-o", "--output", metavar="FILE", help="instead of standard output")
-    parser.add_argument("container", metavar="CONTAINER")
+    parser.argument("container", "CONTAINER")
     parser.set_defaults(run=export)
 
 
-def export(client: Client, args: argparse.Namespace) -> None:
+def export(client: Client, args: Args) -> None:
     if not args.output and sys.stdout.isatty():
         raise Refusal("an archive is nothing for a terminal: use -o FILE, or send it somewhere")
     response = client.stream(f"/containers/{segment(args.container)}/export")

@@ -1,14 +1,18 @@
 """swarmctl events."""
 
-import argparse
-import json
+from __future__ import annotations
+
 import time
-from typing import Any
 
 from swarmd.swarmctl import output, streams
 from swarmd.swarmctl.client import Client
 from swarmd.swarmctl.filters import filters
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.jsontext import loads
+from swarmd.swarmctl.parser import Args, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def add_events(parser: Parser) -> None:
@@ -21,12 +25,12 @@ def add_events(parser: Parser) -> None:
     parser.set_defaults(run=events)
 
 
-def events(client: Client, args: argparse.Namespace) -> None:
+def events(client: Client, args: Args) -> None:
     since, until = (streams.moment(text) if text else None for text in (args.since, args.until))
     for line in client.stream("/events", filters=filters(args.filter), since=since, until=until):
         if not line.strip():
             continue
-        event = json.loads(line)
+        event = loads(line)
         if args.format:
             output.inspect_one(event, args.format, "")
         else:

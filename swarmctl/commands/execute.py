@@ -1,12 +1,11 @@
 """swarmctl exec."""
 
-import argparse
-from contextlib import ExitStack
+from __future__ import annotations
 
 from swarmd.swarmctl import container_values, session, terminal, values
 from swarmd.swarmctl.client import Client, Refusal, segment
 from swarmd.swarmctl.commands.attach import start_failure
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.parser import Args, Parser
 
 
 def add_exec(parser: Parser) -> None:
@@ -22,12 +21,12 @@ def add_exec(parser: Parser) -> None:
     parser.switch("-t", "--tty", help="give it a terminal")
     parser.text("-u", "--user", default="", metavar="USER", help="user or uid[:gid]")
     parser.text("-w", "--workdir", default="", metavar="DIRECTORY", help="working directory")
-    parser.add_argument("container", metavar="CONTAINER")
+    parser.argument("container", "CONTAINER")
     parser.command(required=True)
     parser.set_defaults(run=execute, parser=parser)
 
 
-def execute(client: Client, args: argparse.Namespace) -> int:
+def execute(client: Client, args: Args) -> int:
     if not args.command:
         args.parser.error("name the command to run")
     terminal.keys(args.detach_keys or terminal.DEFAULT_KEYS)
@@ -59,10 +58,6 @@ def execute(client: Client, args: argparse.Namespace) -> int:
         )
     except Refusal as refusal:
         raise start_failure(refusal) from None
-    with ExitStack() as held:
-        if args.tty:
-            held.enter_context(
-                session.resizing(lambda rows, columns: client.post(f"/exec/{id}/resize", h=rows, w=columns))
-            )
+    with session.resizing(args.tty, lambda rows, columns: client.post(f"/exec/{id}/resize", h=rows, w=columns)):
         joined.run()
     return 0 if joined.detached else int(client.get(f"/exec/{id}/json").get("ExitCode") or 0)

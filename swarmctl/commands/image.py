@@ -1,53 +1,57 @@
 """swarmctl image ..."""
 
-import argparse
+from __future__ import annotations
+
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
 from urllib.parse import quote
 
 from swarmd.swarmctl import output
 from swarmd.swarmctl.client import Client, Refusal
 from swarmd.swarmctl.filters import filters
+from swarmd.swarmctl.parser import Args, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO, Any
 
 _TABLE = output.Table(
     {"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE"}
 )
 
 
-def add(verbs: Any) -> None:
-    parser = verbs.add_parser("import", help="make an image from a tar of a root file system")
-    parser.add_argument(
-        "-c", "--change", action="append", default=[], metavar="INSTRUCTION", help="such as 'CMD [\"/init\"]'"
-    )
-    parser.add_argument("file", metavar="FILE|-")
-    parser.add_argument("name", nargs="?", default="", metavar="NAME[:TAG]")
-    parser.set_defaults(run=import_, parser=parser)
+def add_import(parser: Parser) -> None:
+    parser.several("-c", "--change", metavar="INSTRUCTION", help="such as 'CMD [\"/init\"]'")
+    parser.argument("file", "FILE|-")
+    parser.argument("name", "NAME[:TAG]", "?", default="")
+    parser.set_defaults(run=import_)
 
-    parser = verbs.add_parser("load", help="load an archive of images (docker save, OCI layout)")
-    parser.add_argument("-i", "--input", default="-", metavar="FILE", help="instead of standard input")
-    parser.add_argument("-q", "--quiet", action="store_true")
-    parser.set_defaults(run=load, parser=parser)
 
-    parser = verbs.add_parser("ls", help="list images")
-    parser.add_argument(
-        "-f", "--filter", action="append", default=[], metavar="KEY=VALUE", help="label, dangling, reference"
-    )
-    parser.add_argument("--format", metavar="TEMPLATE")
-    parser.add_argument("--no-trunc", action="store_true", help="ids in full")
-    parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
-    parser.set_defaults(run=listing, parser=parser)
+def add_load(parser: Parser) -> None:
+    parser.text("-i", "--input", default="-", metavar="FILE", help="instead of standard input")
+    parser.switch("-q", "--quiet", help="")
+    parser.set_defaults(run=load)
 
-    parser = verbs.add_parser("inspect", help="show images in full")
-    parser.add_argument("-f", "--format", metavar="TEMPLATE")
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.set_defaults(run=inspect, parser=parser)
 
-    parser = verbs.add_parser("rm", help="remove images")
-    parser.add_argument("-f", "--force", action="store_true", help="with all their names")
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.set_defaults(run=remove, parser=parser)
+def add_ls(parser: Parser) -> None:
+    parser.several("-f", "--filter", metavar="KEY=VALUE", help="label, dangling, reference")
+    parser.text("--format", metavar="TEMPLATE")
+    parser.switch("--no-trunc", help="ids in full")
+    parser.switch("-q", "--quiet", help="ids only")
+    parser.set_defaults(run=listing)
+
+
+def add_inspect(parser: Parser) -> None:
+    parser.text("-f", "--format", metavar="TEMPLATE")
+    parser.argument("images", "IMAGE", "+")
+    parser.set_defaults(run=inspect)
+
+
+def add_rm(parser: Parser) -> None:
+    parser.switch("-f", "--force", help="with all their names")
+    parser.argument("images", "IMAGE", "+")
+    parser.set_defaults(run=remove)
 
 
 def _opened(name: str) -> IO[bytes]:
@@ -61,7 +65,7 @@ def _opened(name: str) -> IO[bytes]:
         raise Refusal(f"{name}: {(problem.strerror or str(problem)).lower()}") from None
 
 
-def import_(client: Client, args: argparse.Namespace) -> None:
+def import_(client: Client, args: Args) -> None:
     repo, tag = _split(args.name)
     with _opened(args.file) as content:
         for line in client.upload(
@@ -75,14 +79,14 @@ def _split(name: str) -> tuple[str, str]:
     return (repo, tag) if colon and "/" not in tag else (name, "")
 
 
-def load(client: Client, args: argparse.Namespace) -> None:
+def load(client: Client, args: Args) -> None:
     with _opened(args.input) as content:
         for line in client.upload("/images/load", content):
             if not args.quiet:
                 print(line["stream"], end="")
 
 
-def listing(client: Client, args: argparse.Namespace) -> None:
+def listing(client: Client, args: Args) -> None:
     images = client.get("/images/json", filters=filters(args.filter))
     _TABLE.show([row for image in images for row in _rows(image, args.no_trunc)], args)
 
@@ -98,11 +102,11 @@ def _rows(image: dict[str, Any], in_full: bool) -> list[dict[str, Any]]:
     return [{"Repository": repo, "Tag": tag, **shared} for repo, tag in names]
 
 
-def inspect(client: Client, args: argparse.Namespace) -> None:
+def inspect(client: Client, args: Args) -> None:
     output.inspect([client.get(f"/images/{quote(name)}/json") for name in args.images], args.format)
 
 
-def remove(client: Client, args: argparse.Namespace) -> int:
+def remove(client: Client, args: Args) -> int:
     code = 0
     for name in args.images:
         try:

@@ -1,17 +1,20 @@
 """swarmctl info, version, system dial-stdio."""
 
-import argparse
+from __future__ import annotations
+
 import os
-import socket
 import sys
-import threading
-from contextlib import suppress
-from typing import Any
+from _socket import SHUT_WR
+from _thread import start_new_thread
 
 from swarmd.swarmctl import output
 from swarmd.swarmctl.client import API_VERSION, Client, Refusal
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.parser import Args, Parser
 from swarmd.swarmctl.target import context_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _INFO = """\
 Name: {{.Name}}
@@ -55,7 +58,7 @@ def add_info(parser: Parser) -> None:
     parser.set_defaults(run=info)
 
 
-def info(client: Client, args: argparse.Namespace) -> None:
+def info(client: Client, args: Args) -> None:
     found = client.get("/info")
     mine = {"ClientInfo": {"Context": context_name(args.daemon_flags), "Version": _installed()}}
     shown = {**found, **mine}
@@ -72,7 +75,7 @@ def add_version(parser: Parser) -> None:
     parser.set_defaults(run=version)
 
 
-def version(client: Client, args: argparse.Namespace) -> None:
+def version(client: Client, args: Args) -> None:
     """The command's own version is shown even when no daemon answers."""
     mine = {
         "Version": _installed(),
@@ -108,19 +111,23 @@ def add_dial_stdio(parser: Parser) -> None:
     parser.set_defaults(run=dial_stdio)
 
 
-def dial_stdio(client: Client, args: argparse.Namespace) -> None:
+def dial_stdio(client: Client, args: Args) -> None:
     """Join standard input and output to the daemon's socket until it hangs up."""
-    sock: socket.socket = client.connect()
+    sock = client.connect()
 
     def send() -> None:
-        with suppress(OSError):
+        try:
             while data := os.read(sys.stdin.fileno(), 65536):
                 sock.sendall(data)
-            sock.shutdown(socket.SHUT_WR)
+            sock.shutdown(SHUT_WR)
+        except OSError:
+            pass  # it hung up
 
-    threading.Thread(target=send, daemon=True).start()
-    with suppress(ConnectionResetError):
+    start_new_thread(send, ())
+    try:
         while data := sock.recv(65536):
             view = memoryview(data)
             while view:
                 view = view[os.write(sys.stdout.fileno(), view) :]
+    except ConnectionResetError:
+        pass

@@ -1,12 +1,13 @@
 """swarmctl inspect, container inspect, top, port, diff."""
 
-import argparse
+from __future__ import annotations
+
 import sys
 from urllib.parse import quote
 
 from swarmd.swarmctl import output
 from swarmd.swarmctl.client import Client, Refusal, segment
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.parser import Args, Parser
 
 # In the order in which a name is looked up; the cluster's kinds are asked only of a manager.
 _KINDS = {
@@ -28,7 +29,7 @@ _ABSENT_HERE = (404, 501, 503)  # no such object, no such kind, no manager
 def _flags(parser: Parser) -> None:
     parser.text("-f", "--format", metavar="TEMPLATE", help="json, or a template such as '{{.State.Status}}'")
     parser.switch("-s", "--size", help="also how much containers take on disk")
-    parser.add_argument("names", nargs="+", metavar="NAME")
+    parser.argument("names", "NAME", "+")
 
 
 def add_container_inspect(parser: Parser) -> None:
@@ -42,7 +43,7 @@ def add_inspect(parser: Parser) -> None:
     parser.set_defaults(run=inspect)
 
 
-def inspect(client: Client, args: argparse.Namespace) -> int:
+def inspect(client: Client, args: Args) -> int:
     """Those that are found are shown, even when others are not."""
     if args.size and args.type not in (None, *_SIZED):
         raise Refusal(f"--size is for containers: a {args.type} has none")
@@ -60,7 +61,7 @@ def inspect(client: Client, args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _one(client: Client, name: str, args: argparse.Namespace) -> object:
+def _one(client: Client, name: str, args: Args) -> object:
     for kind, path in _KINDS.items():
         if args.type not in (None, kind):
             continue
@@ -77,23 +78,23 @@ def _one(client: Client, name: str, args: argparse.Namespace) -> object:
 
 
 def add_top(parser: Parser) -> None:
-    parser.add_argument("container", metavar="CONTAINER")
+    parser.argument("container", "CONTAINER")
     parser.command()
     parser.set_defaults(run=top)
 
 
-def top(client: Client, args: argparse.Namespace) -> None:
+def top(client: Client, args: Args) -> None:
     found = client.get(f"/containers/{segment(args.container)}/top", ps_args=" ".join(args.args) or None)
     print("\n".join(output.aligned([found["Titles"], *found["Processes"]])))
 
 
 def add_port(parser: Parser) -> None:
-    parser.add_argument("container", metavar="CONTAINER")
-    parser.add_argument("port", nargs="?", metavar="PORT[/PROTOCOL]")
+    parser.argument("container", "CONTAINER")
+    parser.argument("port", "PORT[/PROTOCOL]", "?")
     parser.set_defaults(run=port)
 
 
-def port(client: Client, args: argparse.Namespace) -> None:
+def port(client: Client, args: Args) -> None:
     found = client.get(f"/containers/{segment(args.container)}/json")["NetworkSettings"].get("Ports") or {}
     if args.port:
         name = args.port if "/" in args.port else f"{args.port}/tcp"
@@ -112,10 +113,10 @@ def _address(binding: dict[str, str]) -> str:
 
 
 def add_diff(parser: Parser) -> None:
-    parser.add_argument("container", metavar="CONTAINER")
+    parser.argument("container", "CONTAINER")
     parser.set_defaults(run=diff)
 
 
-def diff(client: Client, args: argparse.Namespace) -> None:
+def diff(client: Client, args: Args) -> None:
     for change in client.get(f"/containers/{segment(args.container)}/changes") or ():
         print("CAD"[change["Kind"]], change["Path"])

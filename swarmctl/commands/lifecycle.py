@@ -1,26 +1,30 @@
 """swarmctl stop, restart, kill, pause, unpause, wait, rm, rename: one request for each container."""
 
-import argparse
+from __future__ import annotations
+
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from swarmd.swarmctl import output
 from swarmd.swarmctl.client import Client, Refusal, segment
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.parser import Args, Parser
 
-_Query = Callable[[argparse.Namespace], dict[str, Any]]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    _Query = Callable[[Args], dict[str, Any]]
 
 
 def _names(parser: Parser) -> None:
-    parser.add_argument("containers", nargs="+", metavar="CONTAINER")
+    parser.argument("containers", "CONTAINER", "+")
 
 
 def _post(parser: Parser, verb: str, query: _Query = lambda args: {}) -> None:
     """POST /containers/NAME/VERB for each."""
     _names(parser)
 
-    def run(client: Client, args: argparse.Namespace) -> int:
+    def run(client: Client, args: Args) -> int:
         return output.each(
             args.containers, lambda name: client.post(f"/containers/{segment(name)}/{verb}", **query(args))
         )
@@ -28,7 +32,7 @@ def _post(parser: Parser, verb: str, query: _Query = lambda args: {}) -> None:
     parser.set_defaults(run=run)
 
 
-def _ending(args: argparse.Namespace) -> dict[str, Any]:
+def _ending(args: Args) -> dict[str, Any]:
     return {"t": args.timeout, "signal": args.signal}
 
 
@@ -62,12 +66,12 @@ def add_unpause(parser: Parser) -> None:
 
 
 def add_rename(parser: Parser) -> None:
-    parser.add_argument("container", metavar="CONTAINER")
-    parser.add_argument("name", metavar="NAME")
+    parser.argument("container", "CONTAINER")
+    parser.argument("name", "NAME")
     parser.set_defaults(run=rename)
 
 
-def rename(client: Client, args: argparse.Namespace) -> None:
+def rename(client: Client, args: Args) -> None:
     client.post(f"/containers/{segment(args.container)}/rename", name=args.name)
 
 
@@ -79,7 +83,7 @@ def add_rm(parser: Parser) -> None:
     parser.set_defaults(run=remove)
 
 
-def remove(client: Client, args: argparse.Namespace) -> int:
+def remove(client: Client, args: Args) -> int:
     def one(name: str) -> None:
         path = f"/containers/{segment(name.strip('/'))}"
         try:
@@ -98,7 +102,7 @@ def add_wait(parser: Parser) -> None:
     parser.set_defaults(run=wait)
 
 
-def wait(client: Client, args: argparse.Namespace) -> int:
+def wait(client: Client, args: Args) -> int:
     code = 0
     for name in args.containers:
         try:

@@ -1,13 +1,17 @@
 """swarmctl ps, container ls."""
 
-import argparse
+from __future__ import annotations
+
 import time
-from typing import Any
 
 from swarmd.swarmctl import output
 from swarmd.swarmctl.client import Client
 from swarmd.swarmctl.filters import filters
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.parser import Args, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _COLUMNS = {
     "ID": "CONTAINER ID",
@@ -34,7 +38,7 @@ def add_ls(parser: Parser) -> None:
     parser.set_defaults(run=ls)
 
 
-def ls(client: Client, args: argparse.Namespace) -> None:
+def ls(client: Client, args: Args) -> None:
     limit = 1 if args.latest and args.last < 0 else args.last
     # A template that shows sizes needs them measured.
     with_size = args.size or ".Size" in (args.format or "")

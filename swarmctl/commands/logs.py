@@ -1,10 +1,10 @@
 """swarmctl logs."""
 
-import argparse
+from __future__ import annotations
 
 from swarmd.swarmctl import streams
 from swarmd.swarmctl.client import Client, segment
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.parser import Args, Parser
 
 
 def add_logs(parser: Parser) -> None:
@@ -14,11 +14,11 @@ def add_logs(parser: Parser) -> None:
     parser.text("-n", "--tail", default="all", metavar="LINES", help="only the last lines")
     parser.switch("-t", "--timestamps", help="each line's time before it")
     parser.text("--until", metavar="TIME", help="up to this time")
-    parser.add_argument("container", metavar="CONTAINER")
+    parser.argument("container", "CONTAINER")
     parser.set_defaults(run=logs)
 
 
-def logs(client: Client, args: argparse.Namespace) -> None:
+def logs(client: Client, args: Args) -> None:
     container = client.get(f"/containers/{segment(args.container)}/json")
     wanted = streams.query(args) | {
         "details": args.details or None,

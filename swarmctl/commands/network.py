@@ -1,48 +1,53 @@
 """swarmctl network ..."""
 
-import argparse
+from __future__ import annotations
+
 import sys
-from typing import Any
 
 from swarmd.swarmctl import output, values
 from swarmd.swarmctl.client import Client, Refusal, segment
 from swarmd.swarmctl.filters import filters
+from swarmd.swarmctl.parser import Args, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _TABLE = output.Table({"ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE"})
 
 
-def add(verbs: Any) -> None:
-    parser = verbs.add_parser("create", help="create a network")
-    parser.add_argument("-d", "--driver", choices=("bridge", "overlay"), default="bridge")
-    parser.add_argument("--subnet", default="", metavar="CIDR")
-    parser.add_argument("--gateway", default="", metavar="ADDRESS")
-    parser.add_argument("--internal", action="store_true", help="no way out of it")
-    parser.add_argument("--attachable", action="store_true", help="containers of no service may attach")
-    parser.add_argument("--label", type=values.pair, action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("-o", "--opt", type=values.pair, action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("name", metavar="NETWORK")
-    parser.set_defaults(run=create, parser=parser)
-
-    parser = verbs.add_parser("ls", help="list networks")
-    parser.add_argument(
-        "-f", "--filter", action="append", default=[], metavar="KEY=VALUE", help="id, name, driver, label"
-    )
-    parser.add_argument("--format", metavar="TEMPLATE")
-    parser.add_argument("--no-trunc", action="store_true", help="ids in full")
-    parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
-    parser.set_defaults(run=listing, parser=parser)
-
-    parser = verbs.add_parser("inspect", help="show networks in full")
-    parser.add_argument("-f", "--format", metavar="TEMPLATE")
-    parser.add_argument("networks", nargs="+", metavar="NETWORK")
-    parser.set_defaults(run=inspect, parser=parser)
-
-    parser = verbs.add_parser("rm", help="remove networks")
-    parser.add_argument("networks", nargs="+", metavar="NETWORK")
-    parser.set_defaults(run=remove, parser=parser)
+def add_create(parser: Parser) -> None:
+    parser.text("-d", "--driver", choices=("bridge", "overlay"), default="bridge")
+    parser.text("--subnet", default="", metavar="CIDR")
+    parser.text("--gateway", default="", metavar="ADDRESS")
+    parser.switch("--internal", help="no way out of it")
+    parser.switch("--attachable", help="containers of no service may attach")
+    parser.several("--label", type=values.pair, metavar="KEY=VALUE")
+    parser.several("-o", "--opt", type=values.pair, metavar="KEY=VALUE")
+    parser.argument("name", "NETWORK")
+    parser.set_defaults(run=create)
 
 
-def create(client: Client, args: argparse.Namespace) -> None:
+def add_ls(parser: Parser) -> None:
+    parser.several("-f", "--filter", metavar="KEY=VALUE", help="id, name, driver, label")
+    parser.text("--format", metavar="TEMPLATE")
+    parser.switch("--no-trunc", help="ids in full")
+    parser.switch("-q", "--quiet", help="ids only")
+    parser.set_defaults(run=listing)
+
+
+def add_inspect(parser: Parser) -> None:
+    parser.text("-f", "--format", metavar="TEMPLATE")
+    parser.argument("networks", "NETWORK", "+")
+    parser.set_defaults(run=inspect)
+
+
+def add_rm(parser: Parser) -> None:
+    parser.argument("networks", "NETWORK", "+")
+    parser.set_defaults(run=remove)
+
+
+def create(client: Client, args: Args) -> None:
     if args.gateway and not args.subnet:
         raise Refusal("--gateway needs --subnet")
     body: dict[str, Any] = {
@@ -58,18 +63,18 @@ def create(client: Client, args: argparse.Namespace) -> None:
     print(client.post("/networks/create", body)["Id"])
 
 
-def listing(client: Client, args: argparse.Namespace) -> None:
+def listing(client: Client, args: Args) -> None:
     networks = sorted(client.get("/networks", filters=filters(args.filter)), key=lambda network: str(network["Name"]))
     _TABLE.show(
         ({**network, "ID": network["Id"] if args.no_trunc else network["Id"][:12]} for network in networks), args
     )
 
 
-def inspect(client: Client, args: argparse.Namespace) -> None:
+def inspect(client: Client, args: Args) -> None:
     output.inspect([client.get(f"/networks/{segment(name)}") for name in args.networks], args.format)
 
 
-def remove(client: Client, args: argparse.Namespace) -> int:
+def remove(client: Client, args: Args) -> int:
     code = 0
     for name in args.networks:
         try:

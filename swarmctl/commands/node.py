@@ -1,13 +1,18 @@
 """swarmctl node ..."""
 
-import argparse
+from __future__ import annotations
+
 import sys
 from functools import partial
-from typing import Any
 
 from swarmd.swarmctl import output, tasks, values
 from swarmd.swarmctl.client import Client, Refusal, segment
 from swarmd.swarmctl.filters import filters
+from swarmd.swarmctl.parser import Args, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _TABLE = output.Table(
     {
@@ -22,48 +27,51 @@ _TABLE = output.Table(
 )
 
 
-def add(verbs: Any) -> None:
-    parser = verbs.add_parser("ls", help="list nodes; * is the one that answers")
-    parser.add_argument(
-        "-f", "--filter", action="append", default=[], metavar="KEY=VALUE", help="id, name, role, label"
-    )
-    parser.add_argument("--format", metavar="TEMPLATE")
-    parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
-    parser.set_defaults(run=listing, parser=parser)
+def add_ls(parser: Parser) -> None:
+    parser.several("-f", "--filter", metavar="KEY=VALUE", help="id, name, role, label")
+    parser.text("--format", metavar="TEMPLATE")
+    parser.switch("-q", "--quiet", help="ids only")
+    parser.set_defaults(run=listing)
 
-    parser = verbs.add_parser("ps", help="list the tasks on nodes")
+
+def add_ps(parser: Parser) -> None:
     tasks.add_flags(parser)
-    parser.add_argument("nodes", nargs="*", default=["self"], metavar="NODE")
-    parser.set_defaults(run=ps, parser=parser)
-
-    parser = verbs.add_parser("inspect", help="show nodes in full")
-    parser.add_argument("-f", "--format", metavar="TEMPLATE")
-    parser.add_argument("nodes", nargs="+", metavar="self|NODE")
-    parser.set_defaults(run=inspect, parser=parser)
-
-    parser = verbs.add_parser("update", help="change a node")
-    parser.add_argument("--availability", choices=("active", "pause", "drain"))
-    parser.add_argument("--role", choices=("worker", "manager"))
-    parser.add_argument("--label-add", type=values.pair, action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--label-rm", action="append", default=[], metavar="KEY")
-    parser.add_argument("node", metavar="NODE")
-    parser.set_defaults(run=update, parser=parser)
-
-    for verb, role, text in (
-        ("promote", "manager", "make managers of nodes"),
-        ("demote", "worker", "make workers of them"),
-    ):
-        parser = verbs.add_parser(verb, help=text)
-        parser.add_argument("nodes", nargs="+", metavar="NODE")
-        parser.set_defaults(run=change_role, parser=parser, role=role, done=f"{verb}d")
-
-    parser = verbs.add_parser("rm", help="remove nodes that have left")
-    parser.add_argument("-f", "--force", action="store_true", help="even if they have not")
-    parser.add_argument("nodes", nargs="+", metavar="NODE")
-    parser.set_defaults(run=remove, parser=parser)
+    parser.argument("nodes", "NODE", "*", default=["self"])
+    parser.set_defaults(run=ps)
 
 
-def listing(client: Client, args: argparse.Namespace) -> None:
+def add_inspect(parser: Parser) -> None:
+    parser.text("-f", "--format", metavar="TEMPLATE")
+    parser.argument("nodes", "self|NODE", "+")
+    parser.set_defaults(run=inspect)
+
+
+def add_update(parser: Parser) -> None:
+    parser.text("--availability", choices=("active", "pause", "drain"))
+    parser.text("--role", choices=("worker", "manager"))
+    parser.several("--label-add", type=values.pair, metavar="KEY=VALUE")
+    parser.several("--label-rm", metavar="KEY")
+    parser.argument("node", "NODE")
+    parser.set_defaults(run=update)
+
+
+def add_promote(parser: Parser) -> None:
+    parser.argument("nodes", "NODE", "+")
+    parser.set_defaults(run=change_role, role="manager", done="promoted")
+
+
+def add_demote(parser: Parser) -> None:
+    parser.argument("nodes", "NODE", "+")
+    parser.set_defaults(run=change_role, role="worker", done="demoted")
+
+
+def add_rm(parser: Parser) -> None:
+    parser.switch("-f", "--force", help="even if they have not")
+    parser.argument("nodes", "NODE", "+")
+    parser.set_defaults(run=remove)
+
+
+def listing(client: Client, args: Args) -> None:
     here = client.get("/info")["Swarm"]["NodeID"]
     nodes = client.get("/nodes", filters=filters(args.filter))
     _TABLE.show(
@@ -86,29 +94,29 @@ def _row(node: dict[str, Any], here: str) -> dict[str, Any]:
     }
 
 
-def ps(client: Client, args: argparse.Namespace) -> None:
+def ps(client: Client, args: Args) -> None:
     ids = [client.get(f"/nodes/{segment(name)}")["ID"] for name in args.nodes]
     wanted = (filters(args.filter) or {}) | {"node": ids}
     tasks.show(client, client.get("/tasks", filters=wanted), args)
 
 
-def inspect(client: Client, args: argparse.Namespace) -> None:
+def inspect(client: Client, args: Args) -> None:
     output.inspect([client.get(f"/nodes/{segment(name)}") for name in args.nodes], args.format)
 
 
-def update(client: Client, args: argparse.Namespace) -> None:
+def update(client: Client, args: Args) -> None:
     client.revise("nodes", args.node, partial(_updated, args))
     print(args.node)
 
 
-def _updated(args: argparse.Namespace, node: Any) -> Any:
+def _updated(args: Args, node: Any) -> Any:
     spec = node["Spec"]
     spec |= {key: value for key, value in (("Availability", args.availability), ("Role", args.role)) if value}
     labels = {key: value for key, value in spec.get("Labels", {}).items() if key not in args.label_rm}
     return spec | {"Labels": labels | dict(args.label_add)}
 
 
-def change_role(client: Client, args: argparse.Namespace) -> None:
+def change_role(client: Client, args: Args) -> None:
     for name in args.nodes:
         if client.get(f"/nodes/{segment(name)}")["Spec"]["Role"] == args.role:
             print(f"node {name} is already a {args.role}")
@@ -117,7 +125,7 @@ def change_role(client: Client, args: argparse.Namespace) -> None:
         print(f"node {name} {args.done}")
 
 
-def remove(client: Client, args: argparse.Namespace) -> int:
+def remove(client: Client, args: Args) -> int:
     code = 0
     for name in args.nodes:
         try:

@@ -1,12 +1,15 @@
 """swarmctl container prune, system prune."""
 
-import argparse
-from typing import Any
+from __future__ import annotations
 
 from swarmd.swarmctl import output
 from swarmd.swarmctl.client import Client
 from swarmd.swarmctl.filters import filters
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.parser import Args, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def _flags(parser: Parser) -> None:
@@ -19,14 +22,14 @@ def add_container_prune(parser: Parser) -> None:
     parser.set_defaults(run=container_prune)
 
 
-def container_prune(client: Client, args: argparse.Namespace) -> int:
+def container_prune(client: Client, args: Args) -> int:
     if not _agreed(args, ["all stopped containers"]):
         return 1
     print(f"Total reclaimed space: {output.size(_containers(client, args))}")
     return 0
 
 
-def _agreed(args: argparse.Namespace, what: list[str]) -> bool:
+def _agreed(args: Args, what: list[str]) -> bool:
     if args.force:
         return True
     print("This removes:", *(f"  - {line}" for line in what), sep="\n")
@@ -40,13 +43,13 @@ def _list(title: str, names: list[str]) -> None:
         print(title, *names, "", sep="\n")
 
 
-def _containers(client: Client, args: argparse.Namespace) -> int:
+def _containers(client: Client, args: Args) -> int:
     done = client.post("/containers/prune", filters=_wanted(args))
     _list("Deleted containers:", done.get("ContainersDeleted") or [])
     return int(done.get("SpaceReclaimed") or 0)
 
 
-def _wanted(args: argparse.Namespace) -> dict[str, list[str]] | None:
+def _wanted(args: Args) -> dict[str, list[str]] | None:
     return filters(args.filter)  # label!=key is the key `label!`
 
 
@@ -57,7 +60,7 @@ def add_system_prune(parser: Parser) -> None:
     parser.set_defaults(run=system_prune)
 
 
-def system_prune(client: Client, args: argparse.Namespace) -> int:
+def system_prune(client: Client, args: Args) -> int:
     what = ["all stopped containers", "all networks that no container uses"]
     what += ["all volumes without a name that no container uses"] if args.volumes else []
     what += ["all images that no container uses" if args.all else "all images without a name"]

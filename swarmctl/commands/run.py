@@ -1,16 +1,20 @@
 """swarmctl run, create."""
 
-import argparse
-import json
+from __future__ import annotations
+
 import sys
 from pathlib import Path
-from typing import Any
 
 from swarmd.swarmctl import container_flags, session, terminal
 from swarmd.swarmctl.client import Client, Refusal, segment
 from swarmd.swarmctl.commands import attach
 from swarmd.swarmctl.container_body import body
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.jsontext import loads
+from swarmd.swarmctl.parser import Args, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _DAEMON = 125  # exit code: the container never ran
 
@@ -35,15 +39,15 @@ def add_run(parser: Parser) -> None:
 
 
 def _add_words(parser: Parser) -> None:
-    parser.add_argument("image", metavar="IMAGE")
+    parser.argument("image", "IMAGE")
     parser.command()
 
 
-def create(client: Client, args: argparse.Namespace) -> None:
+def create(client: Client, args: Args) -> None:
     print(_create(client, args, detach=False))
 
 
-def run(client: Client, args: argparse.Namespace) -> int:
+def run(client: Client, args: Args) -> int:
     wanted = body(args, detach=args.detach)
     streams = {name: bool(wanted.get(f"Attach{name.capitalize()}")) for name in ("stdin", "stdout", "stderr")}
     session.check_terminal(stdin=streams["stdin"], tty=args.tty)
@@ -63,7 +67,7 @@ def run(client: Client, args: argparse.Namespace) -> int:
         raise Refusal(str(refusal), refusal.status, refusal.code if refusal.code > 1 else _DAEMON) from None
 
 
-def _create(client: Client, args: argparse.Namespace, *, detach: bool) -> str:
+def _create(client: Client, args: Args, *, detach: bool) -> str:
     wanted = body(args, detach=detach)
     if args.cidfile and Path(args.cidfile).exists():
         raise Refusal(
@@ -83,7 +87,7 @@ def _create(client: Client, args: argparse.Namespace, *, detach: bool) -> str:
     return str(made["Id"])
 
 
-def _made(client: Client, args: argparse.Namespace, wanted: dict[str, Any]) -> Any:
+def _made(client: Client, args: Args, wanted: dict[str, Any]) -> Any:
     query = {"name": args.name or None, "platform": args.platform}
     if args.pull == "always":
         pull(client, args)
@@ -109,11 +113,11 @@ def _has(client: Client, image: str) -> bool:
     return True
 
 
-def pull(client: Client, args: argparse.Namespace) -> None:
+def pull(client: Client, args: Args) -> None:
     """Ask the daemon to get the image from its registry; its steps are told on standard error."""
     name = args.image if "@" in args.image or ":" in args.image.rpartition("/")[2] else f"{args.image}:latest"
     for line in client.follow("/images/create", fromImage=name, platform=args.platform):
-        step = json.loads(line) if line.strip() else {}
+        step = loads(line) if line.strip() else {}
         if step.get("error"):
             raise Refusal(str(step["error"]))
         if step.get("status") and not args.quiet and "progress" not in step:

@@ -3,17 +3,20 @@
 Each container has a stream of samples, read by a thread of its own; the main thread only draws what is newest.
 """
 
-import argparse
-import json
+from __future__ import annotations
+
 import sys
 import threading
 import time
-from contextlib import suppress
-from typing import Any
 
 from swarmd.swarmctl import output
 from swarmd.swarmctl.client import Client, Refusal, segment
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.jsontext import loads
+from swarmd.swarmctl.parser import Args, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _COLUMNS = {
     "ID": "CONTAINER ID",
@@ -35,7 +38,7 @@ def add_stats(parser: Parser) -> None:
     parser.text("--format", metavar="TEMPLATE", help="table, json, or a template such as '{{.Name}} {{.CPUPerc}}'")
     parser.switch("--no-stream", help="once, not again and again")
     parser.switch("--no-trunc", help="ids in full")
-    parser.add_argument("containers", nargs="*", metavar="CONTAINER")
+    parser.argument("containers", "CONTAINER", "*")
     parser.set_defaults(run=stats)
 
 
@@ -56,7 +59,7 @@ class _Samples:
         try:
             for line in self._client.stream(f"/containers/{segment(name)}/stats", stream=True):
                 if line.strip():
-                    self._newest[name] = json.loads(line)
+                    self._newest[name] = loads(line)
         except Refusal as refusal:
             self.problems[name] = refusal
         except OSError:
@@ -73,7 +76,7 @@ class _Samples:
         return all(sample is not None or name in self.problems for name, sample in self._newest.items())
 
 
-def stats(client: Client, args: argparse.Namespace) -> int:
+def stats(client: Client, args: Args) -> int:
     if args.no_stream:
         return _once(client, args)
     samples = _Samples(client)
@@ -92,7 +95,7 @@ def stats(client: Client, args: argparse.Namespace) -> int:
         time.sleep(_PERIOD)
 
 
-def _once(client: Client, args: argparse.Namespace) -> int:
+def _once(client: Client, args: Args) -> int:
     names = args.containers or _all(client, args)
     found: dict[str, Any] = {}
     problems: list[Refusal] = []
@@ -115,11 +118,11 @@ def _once(client: Client, args: argparse.Namespace) -> int:
     return 0
 
 
-def _all(client: Client, args: argparse.Namespace) -> list[str]:
+def _all(client: Client, args: Args) -> list[str]:
     return [str(one["Id"]) for one in client.get("/containers/json", all=args.all or None)]
 
 
-def _draw(rows: list[dict[str, Any]], args: argparse.Namespace, live: bool) -> None:
+def _draw(rows: list[dict[str, Any]], args: Args, live: bool) -> None:
     lines = output.Table(_COLUMNS).lines(rows, args.format or "table")
     # Over what is there, and nothing left of it: no flicker.
     text = (
@@ -127,8 +130,10 @@ def _draw(rows: list[dict[str, Any]], args: argparse.Namespace, live: bool) -> N
         if live
         else "".join(f"{line}\n" for line in lines)
     )
-    with suppress(BlockingIOError):
+    try:
         print(text, end="", flush=True)
+    except BlockingIOError:
+        pass  # a terminal that is behind: the next drawing is whole again
 
 
 # ---------------------------------------------------------------- one sample as a row

@@ -1,11 +1,16 @@
 """swarmctl swarm ..."""
 
-import argparse
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
 
 from swarmd.swarmctl import values
 from swarmd.swarmctl.client import Client, Refusal
+from swarmd.swarmctl.parser import Args, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # What `swarm init` is told of a new cluster.
 _INIT = frozenset(
@@ -17,66 +22,69 @@ _INIT = frozenset(
 )
 
 
-def add(verbs: Any) -> None:
-    parser = verbs.add_parser("init", help="make a cluster, with this node as its first manager")
+def add_init(parser: Parser) -> None:
     _address_flags(parser)
-    parser.add_argument(
-        "--default-addr-pool", action="append", default=[], metavar="SUBNET", help="for overlay networks"
-    )
-    parser.add_argument("--default-addr-pool-mask-length", type=values.count, default=0, metavar="BITS")
-    parser.add_argument(
-        "--force-new-cluster", action="store_true",
+    parser.several("--default-addr-pool", metavar="SUBNET", help="for overlay networks")
+    parser.text("--default-addr-pool-mask-length", type=values.count, default=0, metavar="BITS")
+    parser.switch(
+        "--force-new-cluster",
         help="on a manager: go on without the others, whose quorum is lost for ever; keeps everything, goes alone",
-    )  # fmt: skip
+    )
     _spec_flags(parser)
     _etcd_flags(parser)
     parser.set_defaults(run=init, parser=parser)
 
-    parser = verbs.add_parser("join", help="join a cluster, in the role that the token is for")
+
+def add_join(parser: Parser) -> None:
     _address_flags(parser)
-    parser.add_argument("--token", required=True, help="from 'swarmctl swarm join-token' on a manager")
-    parser.add_argument("remote", metavar="HOST:PORT", help="a manager")
+    parser.text("--token", required=True, help="from 'swarmctl swarm join-token' on a manager")
+    parser.argument("remote", "HOST:PORT", help="a manager")
     parser.set_defaults(run=join, parser=parser)
 
-    parser = verbs.add_parser("join-token", help="show, or change, the token to join with")
-    parser.add_argument("--rotate", action="store_true", help="make a new one; the old one is void")
-    parser.add_argument("-q", "--quiet", action="store_true", help="the token only")
-    parser.add_argument("role", choices=("worker", "manager"))
+
+def add_join_token(parser: Parser) -> None:
+    parser.switch("--rotate", help="make a new one; the old one is void")
+    parser.switch("-q", "--quiet", help="the token only")
+    parser.argument("role", choices=("worker", "manager"))
     parser.set_defaults(run=join_token, parser=parser)
 
-    parser = verbs.add_parser("leave", help="leave the cluster")
-    parser.add_argument("-f", "--force", action="store_true", help="even as a manager")
+
+def add_leave(parser: Parser) -> None:
+    parser.switch("-f", "--force", help="even as a manager")
     parser.set_defaults(run=leave, parser=parser)
 
-    parser = verbs.add_parser("update", help="change the cluster's settings")
+
+def add_update(parser: Parser) -> None:
     _spec_flags(parser)
     parser.set_defaults(run=update, parser=parser)
 
 
-def _address_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--advertise-addr", default="", metavar="ADDRESS", help="where other nodes reach this one")
-    parser.add_argument("--listen-addr", default="", metavar="ADDRESS")
-    parser.add_argument("--availability", choices=("active", "pause", "drain"), default="active")
+def _address_flags(parser: Parser) -> None:
+    parser.text("--advertise-addr", default="", metavar="ADDRESS", help="where other nodes reach this one")
+    parser.text("--listen-addr", default="", metavar="ADDRESS")
+    parser.text("--availability", choices=("active", "pause", "drain"), default="active")
 
 
-def _spec_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--cert-expiry", type=values.duration, metavar="DURATION", help="life of nodes' certificates")
-    add("--dispatcher-heartbeat", type=values.duration, metavar="DURATION", help="how often nodes report")
-    add("--task-history-limit", type=values.count, metavar="COUNT", help="ended tasks kept for each slot")
+def _spec_flags(parser: Parser) -> None:
+    parser.text("--cert-expiry", type=values.duration, metavar="DURATION", help="life of nodes' certificates")
+    parser.text("--dispatcher-heartbeat", type=values.duration, metavar="DURATION", help="how often nodes report")
+    parser.text("--task-history-limit", type=values.count, metavar="COUNT", help="ended tasks kept for each slot")
 
 
-def _etcd_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--etcd-endpoints", default="", metavar="URL[,URL...]",
-        help="keep the cluster's state in this etcd, which must be empty below the prefix")  # fmt: skip
-    add("--etcd-cacert", default="", metavar="FILE", help="PEM: the authority of that etcd's certificates")
-    add("--etcd-cert", default="", metavar="FILE", help="PEM: the managers' certificate for that etcd")
-    add("--etcd-key", default="", metavar="FILE", help="PEM: its key")
-    add("--etcd-prefix", default="", metavar="PATH", help="where its keys are in that etcd (default: /swarmd)")
+def _etcd_flags(parser: Parser) -> None:
+    parser.text(
+        "--etcd-endpoints",
+        default="",
+        metavar="URL[,URL...]",
+        help="keep the cluster's state in this etcd, which must be empty below the prefix",
+    )
+    parser.text("--etcd-cacert", default="", metavar="FILE", help="PEM: the authority of that etcd's certificates")
+    parser.text("--etcd-cert", default="", metavar="FILE", help="PEM: the managers' certificate for that etcd")
+    parser.text("--etcd-key", default="", metavar="FILE", help="PEM: its key")
+    parser.text("--etcd-prefix", default="", metavar="PATH", help="where its keys are in that etcd (default: /swarmd)")
 
 
-def _etcd(args: argparse.Namespace) -> dict[str, Any] | None:
+def _etcd(args: Args) -> dict[str, Any] | None:
     files = (args.etcd_cacert, args.etcd_cert, args.etcd_key)
     if not args.etcd_endpoints:
         if any((*files, args.etcd_prefix)):
@@ -96,7 +104,7 @@ def _pem(path: str) -> str:
         raise Refusal(f"{path}: {(problem.strerror or str(problem)).lower()}") from None
 
 
-def _edit(spec: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+def _edit(spec: dict[str, Any], args: Args) -> dict[str, Any]:
     for section, field, value in (
         ("CAConfig", "NodeCertExpiry", args.cert_expiry),
         ("Dispatcher", "HeartbeatPeriod", args.dispatcher_heartbeat),
@@ -107,7 +115,7 @@ def _edit(spec: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     return spec
 
 
-def init(client: Client, args: argparse.Namespace) -> None:
+def init(client: Client, args: Args) -> None:
     if args.force_new_cluster:
         _init_alone(client, args)
         return
@@ -128,8 +136,8 @@ def init(client: Client, args: argparse.Namespace) -> None:
     print("To add a manager, run 'swarmctl swarm join-token manager' and follow the instructions.")
 
 
-def _init_alone(client: Client, args: argparse.Namespace) -> None:
-    given = [name for name, value in vars(args).items() if name in _INIT and value != args.parser.get_default(name)]
+def _init_alone(client: Client, args: Args) -> None:
+    given = [name for name, value in vars(args).items() if name in _INIT and value != args.parser.default_of(name)]
     if given:
         flag = "--" + given[0].replace("_", "-")
         args.parser.error(f"{flag} does not go with --force-new-cluster, which keeps the cluster's settings")
@@ -145,7 +153,7 @@ def _invite(client: Client, role: str) -> None:
     print(f"To add a {role} to this swarm, run on it:\n\n    swarmctl swarm join --token {token} {address}\n")
 
 
-def join(client: Client, args: argparse.Namespace) -> None:
+def join(client: Client, args: Args) -> None:
     client.post(
         "/swarm/join",
         {
@@ -160,7 +168,7 @@ def join(client: Client, args: argparse.Namespace) -> None:
     print(f"This node joined a swarm as a {role}.")
 
 
-def join_token(client: Client, args: argparse.Namespace) -> None:
+def join_token(client: Client, args: Args) -> None:
     if args.rotate:
         rotate = {f"rotate{args.role.capitalize()}Token": True}
         client.revise("swarm", "", lambda swarm: swarm["Spec"], **rotate)
@@ -172,11 +180,11 @@ def join_token(client: Client, args: argparse.Namespace) -> None:
         _invite(client, args.role)
 
 
-def leave(client: Client, args: argparse.Namespace) -> None:
+def leave(client: Client, args: Args) -> None:
     client.warn(client.post("/swarm/leave", force=args.force))
     print("Node left the swarm.")
 
 
-def update(client: Client, args: argparse.Namespace) -> None:
+def update(client: Client, args: Args) -> None:
     client.revise("swarm", "", lambda swarm: _edit(swarm["Spec"], args))
     print("Swarm updated.")

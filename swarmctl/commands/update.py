@@ -1,11 +1,11 @@
 """swarmctl update: the limits of containers that are there."""
 
-import argparse
+from __future__ import annotations
 
 from swarmd.swarmctl import container_values, output
 from swarmd.swarmctl.client import Client, Refusal, segment
 from swarmd.swarmctl.container_flags import FIELDS, WINDOWS
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.parser import Args, Parser
 
 _FLAGS = (
     "--blkio-weight", "--cpu-period", "--cpu-quota", "--cpu-rt-period", "--cpu-rt-runtime", "--cpu-shares", "--cpus",
@@ -23,12 +23,12 @@ def add_update(parser: Parser) -> None:
         help="no, always, unless-stopped, on-failure[:RETRIES]",
         metavar="POLICY",
     )
-    parser.add_argument("containers", nargs="+", metavar="CONTAINER")
+    parser.argument("containers", "CONTAINER", "+")
     parser.lacks({"--kernel-memory": "Linux has no such limit any more", "--isolation": WINDOWS})
     parser.set_defaults(run=update)
 
 
-def update(client: Client, args: argparse.Namespace) -> int:
+def update(client: Client, args: Args) -> int:
     wanted = {field.name: getattr(args, field.dest) for field in _FIELDS if getattr(args, field.dest) is not None}
     if args.restart:
         wanted["RestartPolicy"] = args.restart

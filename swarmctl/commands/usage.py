@@ -1,13 +1,17 @@
 """swarmctl system df."""
 
-import argparse
+from __future__ import annotations
+
 import json
-from collections.abc import Iterable
-from typing import Any
 
 from swarmd.swarmctl import output
 from swarmd.swarmctl.client import Client
-from swarmd.swarmctl.parser import Parser
+from swarmd.swarmctl.parser import Args, Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
 _TABLE = output.Table(
     {"Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE"}
@@ -43,7 +47,7 @@ def add_df(parser: Parser) -> None:
     parser.set_defaults(run=df)
 
 
-def df(client: Client, args: argparse.Namespace) -> None:
+def df(client: Client, args: Args) -> None:
     found = client.get("/system/df")
     if not args.verbose:
         _TABLE.show(summary(found), args)

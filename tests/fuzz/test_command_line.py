@@ -1,7 +1,6 @@
-"""What users write after swarmctl's options and in --format: read, or refused as argparse and its tables expect."""
+"""What users write after swarmctl's options and in --format: read, or refused as the parser and its tables expect."""
 
 import contextlib
-from argparse import ArgumentTypeError
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swarmd.swarmctl import container_values, mounts, template, values
+from swarmd.swarmctl.parser import BadValue
 from tests.fuzz.strategies import EXAMPLES, fuzz, words
 
 READERS: tuple[Callable[[str], Any], ...] = (
@@ -68,7 +68,7 @@ DATA = {"Name": "web", "List": [1, "two", None], "Map": {"a": {"b": 1}, "c": 2}}
 @example("tcp://x:²")
 @example("\udc80")  # what is not UTF-8 in an argument
 def test_values(read: Callable[[str], Any], text: str) -> None:
-    with contextlib.suppress(ArgumentTypeError):
+    with contextlib.suppress(BadValue):
         read(text)
 
 

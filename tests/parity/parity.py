@@ -4,13 +4,12 @@ docker-28.tsv has every command of Docker's CLI 28 with its flags.  swarmctl's a
 say more than there is.  `tests/parity/test_parity.py` holds what is complete.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmd.swarmctl.commands import GROUPS, NOUNS, SHORT
+from swarmd.swarmctl.commands import GROUPS, SHORT
 from swarmd.swarmctl.main import find
 from swarmd.swarmctl.parser import Parser
 
@@ -43,13 +42,6 @@ def docker() -> dict[str, tuple[str, ...]]:
 
 def parser_of(command: str) -> Parser | None:
     words = command.split()
-    if words[0] in NOUNS:
-        group = find(words)
-        verbs: dict[str, Parser] = {}
-        for action in group._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                verbs = action.choices
-        return verbs.get(words[0]) if words else None
     known = GROUPS[words[0]][1] if words[0] in GROUPS else SHORT
     name = words[1] if words[0] in GROUPS else words[0]
     return find(words) if name in known else None

@@ -231,7 +231,7 @@ async def test_a_paused_update_is_a_failure(api: Api, swarmctl: Run) -> None:
         ("service create --mode global demo", "unknown flag: --mode"),
         ("service scale web", "write it as SERVICE=REPLICAS"),
         ("node update --availability asleep x", "invalid choice: 'asleep'"),
-        ("service frobnicate", "invalid choice: 'frobnicate'"),
+        ("service frobnicate", "unknown command: frobnicate"),
     ],
 )
 async def test_bad_words_get_one_sentence_and_change_nothing(
