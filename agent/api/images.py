@@ -1,160 +1,187 @@
-"""Images of this node: imported from a root file system, or loaded from an archive."""
+"""Images of this node: listed, inspected, named, removed. What brings and sends them is in image_transfer.py."""
 
-from collections.abc import AsyncGenerator
-from datetime import datetime
+import asyncio
+import json
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
-from swarmd.agent.api import query
-from swarmd.agent.api.image_changes import changed
-from swarmd.agent.api.interface import services
-from swarmd.agent.api.streams import answer, progress
+from swarmd.agent.api import image_filters, image_json, query
+from swarmd.agent.api.image_events import told
+from swarmd.agent.api.interface import Engine, services
+from swarmd.agent.api.streams import answer
 from swarmd.proto.errors import Conflict, Invalid
 from swarmd.runtime.images.image import Image
-from swarmd.runtime.images.loading import load as load_archive
-from swarmd.runtime.images.making import import_rootfs
-from swarmd.runtime.images.references import familiar
-
-_FILTERS = frozenset({"dangling", "label", "reference"})
+from swarmd.runtime.images.manifests import Platform, parse_platform
+from swarmd.runtime.images.references import Reference, familiar
+from swarmd.runtime.model import ContainerState, Phase
 
 
 async def listing(request: web.Request) -> web.Response:
+    """`all` and `digests` change nothing: no image here is only a step to another, and digests are always told."""
     wanted = query.filters(request)
-    query.only(wanted, _FILTERS)
-    images = services(request).engine.images.list()
-    found = sorted(
-        (image for image in images if _is_wanted(image, wanted)), key=lambda image: image.created, reverse=True
-    )
-    return answer([summary(image) for image in found])
-
-
-def _is_wanted(image: Image, wanted: dict[str, tuple[str, ...]]) -> bool:
-    labels = image.config.labels
-    known = labels.keys() | {f"{key}={value}" for key, value in labels.items()}
-    names = {*_names(image), *(name.rpartition(":")[0] for name in _names(image))}
-    tests = {
-        "dangling": lambda value: (value in ("true", "1")) == (not image.refs),
-        "label": lambda value: value in known,
-        "reference": lambda value: value in names,
-    }
-    return all(any(map(tests[key], values)) for key, values in wanted.items())
-
-
-def summary(image: Image) -> dict[str, Any]:
-    return {
-        "Id": image.id,
-        "ParentId": "",
-        "RepoTags": _names(image),
-        "RepoDigests": [],
-        "Created": _created(image),
-        "Size": image.size,
-        "SharedSize": -1,
-        "Containers": -1,
-        "Labels": dict(image.config.labels),
-    }
-
-
-async def create(request: web.Request) -> web.Response:
-    """Import the root file system in the body; there is nothing to pull from yet."""
-    source, repo, tag = (request.query.get(name, "") for name in ("fromSrc", "repo", "tag"))
-    if source != "-":
-        wanted = request.query.get("fromImage") or source
-        raise Invalid(f"image {wanted} cannot be fetched: swarmd does not pull images, import or load it instead")
-    if request.query.get("platform") or request.query.get("message"):
-        raise Invalid("query parameters platform and message are not supported for an import")
-    config = changed(request.query.getall("changes", []))
-    ref = f"{repo}:{tag}" if repo and tag else repo
-    image = await import_rootfs(
-        services(request).engine.images, _content(request), (ref,) if ref else (), config=config
-    )
-    return progress([{"status": image.id}])
-
-
-async def load(request: web.Request) -> web.Response:
-    loaded = await load_archive(services(request).engine.images, _content(request))
-    return progress({"stream": f"Loaded image: {name}\n"} for image in loaded for name in _names(image) or [image.id])
-
-
-async def _content(request: web.Request) -> AsyncGenerator[bytes, None]:
-    async for chunk in request.content.iter_chunked(256 * 1024):
-        yield chunk
+    query.only(wanted, image_filters.LISTING)
+    engine = services(request).engine
+    store = engine.images
+    shared = image_json.shared_sizes(store, store.list()) if query.flag(request, "shared-size") else {}
+    rows = []
+    for image, refs in image_filters.selected(store, wanted):
+        row = image_json.summary(store, image, refs, shared.get(image.id, -1))
+        if query.flag(request, "manifests"):
+            row["Manifests"] = image_json.manifests(store, image, _users_by_manifest(engine, image))
+        rows.append(row)
+    return answer(rows)
 
 
 async def inspect(request: web.Request) -> web.Response:
+    engine, wanted = services(request).engine, platform(request)
+    with_manifests = query.flag(request, "manifests")
+    if wanted and with_manifests:
+        raise Invalid("query parameters platform and manifests can't both be given: manifests shows all platforms")
     image = _image(request)
-    config = image.config
-    return answer(
-        {
-            "Id": image.id,
-            "RepoTags": _names(image),
-            "RepoDigests": [],
-            "Created": image.created,
-            "Architecture": image.architecture,
-            "Os": "linux",
-            "Size": image.size,
-            "Config": {
-                "Entrypoint": list(config.entrypoint) or None,
-                "Cmd": list(config.cmd) or None,
-                "Env": list(config.env),
-                "WorkingDir": config.workdir,
-                "User": config.user,
-                "Labels": dict(config.labels),
-                "ExposedPorts": {port: {} for port in config.exposed_ports},
-                "StopSignal": config.stop_signal,
-            },
-            "RootFS": {"Type": "layers", "Layers": list(image.variant.diff_ids)},
-        }
-    )
+    shown = image_json.inspection(engine.images, image.of(wanted) if wanted else image)
+    if with_manifests:
+        shown["Manifests"] = image_json.manifests(engine.images, image, _users_by_manifest(engine, image))
+    return answer(shown)
+
+
+async def history(request: web.Request) -> web.Response:
+    image, wanted = _image(request), platform(request)
+    return answer(image_json.history(services(request).engine.images, image.of(wanted) if wanted else image))
 
 
 async def tag(request: web.Request) -> web.Response:
-    repo, tag = request.query.get("repo", ""), request.query.get("tag", "")
-    if not repo:
+    engine = services(request).engine
+    name = given_name(request)
+    if not name:
         raise Invalid("query parameter repo is required: the name to give the image")
-    await services(request).engine.images.tag(request.match_info["name"], f"{repo}:{tag}" if tag else repo)
+    if name.path.rpartition("/")[2] in ("sha256", "sha512"):
+        raise Invalid(f"image name {name.familiar} would look like a digest: choose another")
+    image = await engine.images.tag(request.match_info["name"], str(name))
+    told(engine, "tag", image, name.familiar)
     return web.Response(status=201)
 
 
 async def remove(request: web.Request) -> web.Response:
-    name, engine, image = request.match_info["name"], services(request).engine, _image(request)
-    user = next((state for state in engine.list() if state.image_id == image.id), None)
-    if user is not None and (len(image.refs) < 2 or image.id.removeprefix("sha256:").startswith(name)):
-        raise Conflict(f"image {name} is used by container {user.name}: remove the container first")
-    taken, gone = await engine.images.remove(name, force=query.flag(request, "force"))
-    return answer([{"Untagged": familiar(ref)} for ref in taken] + ([{"Deleted": gone}] if gone else []))
+    engine, name, force = services(request).engine, request.match_info["name"], query.flag(request, "force")
+    image = _image(request)
+    if platforms := request.query.getall("platforms", []):
+        return answer(await _remove_platforms(engine, image, [_platform(text) for text in platforms]))
+    return answer(await _remove(engine, image, name, force))
+
+
+async def _remove(engine: Engine, image: Image, name: str, force: bool) -> list[dict[str, str]]:
+    """Docker's rules: what a container uses keeps its content, and its last name unless force is given."""
+    given = _names_meant(image, name)
+    users = _users(engine, image)
+    if users and len(given or image.refs) == len(image.refs):
+        running = [state for state in users if state.phase is Phase.RUNNING]
+        user = (running or users)[0]
+        said = f"image {name} is used by container {user.name} ({user.id[:12]})"
+        if (running and not given) or not image.refs:
+            raise Conflict(f"{said}: {'stop and ' if running else ''}remove the container first")
+        if not force:
+            raise Conflict(f"{said}: remove the container first, or force, which only takes the image's names away")
+    taken: list[str] = []
+    gone = ""
+    for ref in given or (image.id,):
+        names, gone = await engine.images.remove(ref, force=force, in_use=bool(users))
+        taken += names
+    return _removed(engine, image, taken, gone)
+
+
+def _names_meant(image: Image, name: str) -> tuple[str, ...]:
+    """The name; with the last tag of a repository also its digests; none when the image is meant by its id."""
+    try:
+        meant = Reference.parse(name)
+    except Invalid:
+        return ()
+    if str(meant) not in image.refs:
+        return ()
+    left = [ref for ref in image.refs if ref != str(meant) and Reference.parse(ref).repository == meant.repository]
+    return (str(meant), *(left if all("@" in ref for ref in left) else ()))
+
+
+async def _remove_platforms(engine: Engine, image: Image, platforms: Sequence[Platform]) -> list[dict[str, str]]:
+    doomed = {image.of(wanted).variant.manifest.digest for wanted in platforms}
+    if users := _users(engine, image):
+        raise Conflict(f"image {image.shown} is used by container {users[0].name}: remove the container first")
+    if len(doomed) == len(image.variants):
+        taken, gone = await engine.images.remove(image.id, force=True)
+        return _removed(engine, image, taken, gone)
+    await engine.images.remove_variants(image.id, doomed)
+    return [{"Deleted": digest} for digest in sorted(doomed)]
+
+
+def _removed(engine: Engine, image: Image, taken: Sequence[str], gone: str) -> list[dict[str, str]]:
+    for ref in taken:
+        told(engine, "untag", image, familiar(ref))
+    if gone:
+        told(engine, "delete", image)
+    return [{"Untagged": familiar(ref)} for ref in taken] + ([{"Deleted": gone}] if gone else [])
 
 
 async def prune(request: web.Request) -> web.Response:
     """Remove images that no container uses and that have no name; with dangling=false those with one too."""
     wanted = query.filters(request)
-    query.only(wanted, frozenset({"dangling", "label", "label!", "until"}))
+    query.only(wanted, image_filters.PRUNE)
+    nameless_only = image_filters.truth(wanted, "dangling") is not False
+    others = {name: values for name, values in wanted.items() if name != "dangling"}
     engine = services(request).engine
-    used = {state.image_id for state in engine.list()}
-    nameless_only = wanted.get("dangling", ("true",))[0] not in ("false", "0")
-    until = min((query.instant(text) for text in wanted.get("until", ())), default=None)
     removed: list[dict[str, str]] = []
-    freed = 0
-    for image in list(engine.images.list()):
-        known = image.config.labels.keys() | {f"{key}={value}" for key, value in image.config.labels.items()}
-        kept = any(value not in known for value in wanted.get("label", ()))
-        kept = kept or any(value in known for value in wanted.get("label!", ()))
-        kept = kept or (until is not None and _created(image) * 10**9 >= until)
-        if image.id in used or kept or (nameless_only and image.refs):
-            continue
-        taken, gone = await engine.images.remove(image.id, force=True)
-        removed += [{"Untagged": familiar(ref)} for ref in taken] + ([{"Deleted": gone}] if gone else [])
-        freed += image.size
+    before = await asyncio.to_thread(engine.images.disk_usage)
+    for image, _ in image_filters.selected(engine.images, others):
+        if not _users(engine, image) and not (nameless_only and image.refs):
+            taken, gone = await engine.images.remove(image.id, force=True)
+            removed += _removed(engine, image, taken, gone)
+    freed = max(0, before - await asyncio.to_thread(engine.images.disk_usage))
+    engine.publish("image", "prune", "", {"reclaimed": str(freed)})
     return answer({"ImagesDeleted": removed or None, "SpaceReclaimed": freed})
 
 
-def _created(image: Image) -> int:
-    """Seconds since the epoch; 0 where the image does not say, as in imports that come out the same on every host."""
-    return int(datetime.fromisoformat(image.created).timestamp()) if image.created else 0
+def _users(engine: Engine, image: Image) -> list[ContainerState]:
+    own = {image.id, *(variant.manifest.digest for variant in image.variants)}
+    return [state for state in engine.list() if state.image_id in own]
 
 
-def _names(image: Image) -> list[str]:
-    return [familiar(ref) for ref in image.refs]
+def _users_by_manifest(engine: Engine, image: Image) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for state in _users(engine, image):
+        runs = image.variant.manifest.digest if state.image_id == image.id else state.image_id
+        found.setdefault(runs, []).append(state.id)
+    return found
+
+
+def platform(request: web.Request) -> Platform | None:
+    text = request.query.get("platform", "")
+    return _platform(text) if text else None
+
+
+def _platform(text: str) -> Platform:
+    """{"os": "linux", "architecture": "arm64"} as newer clients write it, or linux/arm64."""
+    if not text.startswith("{"):
+        return parse_platform(text)
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        found = msgspec.convert(fields, Platform)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(
+            f"platform {text[:100]!r} is not of the form {{'os': ..., 'architecture': ...}}: {error}"
+        ) from None
+    return parse_platform("/".join(part for part in (found.os or "linux", found.architecture, found.variant) if part))
+
+
+def given_name(request: web.Request) -> Reference | None:
+    """The name in the query parameters repo and tag; None if there is none."""
+    repo, tag = request.query.get("repo", ""), request.query.get("tag", "")
+    if not repo:
+        return None
+    name = Reference.parse(repo)
+    if name.digest:
+        raise Invalid(f"image name {repo} has a digest, which no one can give: name it with a tag")
+    return Reference.parse(f"{name.repository}:{tag}") if tag else name
 
 
 def _image(request: web.Request) -> Image:

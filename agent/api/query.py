@@ -53,14 +53,21 @@ def moment(request: web.Request, name: str) -> int:
 
 def instant(text: str, what: str = "filter until") -> int:
     """Nanoseconds since the epoch of '1700000000', '1700000000.5', RFC 3339, or '10m' for ten minutes ago."""
-    if ago := _AGO.fullmatch(text):
-        return time.time_ns() - sum(int(float(number) * _UNITS[unit]) for number, unit in _PART.findall(ago[0]))
+    if _AGO.fullmatch(text):
+        return time.time_ns() - duration(text)
     if epoch := _SECONDS.fullmatch(text):
         return int(epoch[1]) * 10**9 + int((epoch[2] or "")[:9].ljust(9, "0"))
     try:
         return int(datetime.fromisoformat(text).timestamp() * 1e9)
     except (ValueError, OverflowError):
         raise Invalid(f"{what} is no time: {text[:80]!r}") from None
+
+
+def duration(text: str) -> int:
+    """Nanoseconds of '1m30s'; Invalid if it is none."""
+    if not _AGO.fullmatch(text):
+        raise Invalid(f"{text[:80]!r} is no duration: write it as 10s, 1m30s or 500ms")
+    return sum(int(float(number) * _UNITS[unit]) for number, unit in _PART.findall(text))
 
 
 def filters(request: web.Request) -> dict[str, tuple[str, ...]]:

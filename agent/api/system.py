@@ -172,7 +172,7 @@ def _is_wanted(event: Event, wanted: dict[str, tuple[str, ...]]) -> bool:
         "event": lambda value: event.action == value or event.action.startswith(f"{value}:"),
         "container": lambda value: is_a("container", value) or attributes.get("container", "") == value,
         "network": lambda value: is_a("network", value),
-        "image": lambda value: value in (attributes.get("image"), event.id if event.type == "image" else None),
+        "image": lambda value: attributes.get("image") == value or is_a("image", value),
         "daemon": lambda value: is_a("daemon", value),
         "scope": lambda value: value == "local",
         "label": lambda value: value in labels,

@@ -5,7 +5,7 @@ import time
 
 from aiohttp import web
 
-from swarmd.agent.api import images
+from swarmd.agent.api import image_json
 from swarmd.agent.api.container_json import summary
 from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import answer
@@ -28,11 +28,14 @@ async def usage(request: web.Request) -> web.Response:
         "BuildCache": None,
     }
     if "image" in wanted:
-        found = engine.images.list()
+        store = engine.images
         users = [state.image_id for state in engine.list()]
-        layers = {layer: image.size for image in found for layer in image.layers[-1:]}
-        shown["LayersSize"] = sum(layers.values())
-        shown["Images"] = [images.summary(image) | {"Containers": users.count(image.id)} for image in found]
+        shown["LayersSize"] = await asyncio.to_thread(store.disk_usage)
+        shared = image_json.shared_sizes(store, found := store.list())
+        shown["Images"] = [
+            image_json.summary(store, image, image.refs, shared[image.id]) | {"Containers": users.count(image.id)}
+            for image in found
+        ]
     if "container" in wanted:
         rows = []
         for state in engine.list():

@@ -92,7 +92,7 @@ class ImageStore:
                 raise Conflict(f"image id {ref} is the beginning of {len(matches)} ids: give more of it")
             if matches:
                 return matches[0]
-        raise NotFound(f"image {ref} is not on this node: pull, load, import or build it first")
+        raise NotFound(f"No such image: {ref}: pull, load, import or build it first")  # Docker's words: clients look
 
     def _by_digest(self, name: str) -> Image | None:
         """A name with a digest holds for every image of that repository."""
@@ -184,6 +184,15 @@ class ImageStore:
             if image.id not in entries:
                 self.sweep()
             return gone, "" if image.id in entries else image.id
+
+    async def remove_variants(self, ref: str, manifests: Iterable[str]) -> Image:
+        """Remove those of an image's variants whose manifests have these digests; one at least must stay."""
+        async with self._changing:
+            image = self.get(ref)
+            self._discard(manifests, ())
+            self._read(self._entries[image.id])
+            self.sweep()
+            return self._images[image.id]
 
     def sweep(self) -> None:
         """Remove all content that nothing needs; what can't be seen any more is deleted in the background."""

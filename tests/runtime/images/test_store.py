@@ -127,7 +127,7 @@ async def test_an_archive_that_is_not_what_it_says_leaves_nothing(
 
 
 async def test_what_is_not_here_is_named(store: ImageStore) -> None:
-    with pytest.raises(NotFound, match="image nginx:1 is not on this node"):
+    with pytest.raises(NotFound, match="No such image: nginx:1"):
         store.get("nginx:1")
 
 

@@ -1,0 +1,137 @@
+"""Brings and sends images: imported from a root file system, loaded and saved as archives."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+
+import aiohttp
+from aiohttp import web
+
+from swarmd.agent.api import query
+from swarmd.agent.api.image_changes import changed
+from swarmd.agent.api.image_events import told
+from swarmd.agent.api.image_json import tags
+from swarmd.agent.api.image_progress import Say, line, streamed
+from swarmd.agent.api.images import given_name, platform
+from swarmd.agent.api.interface import services
+from swarmd.agent.api.streams import respond
+from swarmd.proto.errors import Invalid, Unavailable
+from swarmd.runtime.images.arrivals import silent
+from swarmd.runtime.images.config import ImageConfig
+from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.loading import load as load_archive
+from swarmd.runtime.images.making import import_rootfs
+from swarmd.runtime.images.references import Reference
+from swarmd.runtime.images.saving import save as save_archive
+from swarmd.runtime.images.store import ImageStore
+
+_PIECE = 256 * 1024
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """Import a root file system: from the body, or from an address."""
+    source = request.query.get("fromSrc", "")
+    if not source:
+        raise Invalid("query parameter fromImage or fromSrc is required: what to pull, or where to import from")
+    return await _import(request, source)
+
+
+async def _import(request: web.Request, source: str) -> web.StreamResponse:
+    engine, name = services(request).engine, given_name(request)
+    config = changed(ImageConfig(), request.query.getall("changes", []))
+    wanted, message = platform(request), request.query.get("message", "")
+
+    async def work(say: Say) -> None:
+        if source != "-":
+            say({"status": f"Downloading from {source}"})
+        content = _content(request) if source == "-" else _downloaded(source)
+        refs = (str(name),) if name else ()
+        image = await import_rootfs(engine.images, content, refs, config=config, message=message, platform=wanted)
+        told(engine, "import", image, name.familiar if name else "")
+        say({"status": image.id})
+
+    return await streamed(request, work)
+
+
+async def _content(request: web.Request) -> AsyncGenerator[bytes, None]:
+    async for chunk in request.content.iter_chunked(_PIECE):
+        yield chunk
+
+
+async def _downloaded(source: str) -> AsyncGenerator[bytes, None]:
+    address = source if "://" in source else f"http://{source}"
+    if not address.startswith(("http://", "https://")):
+        raise Invalid(f"cannot import from {source}: use - for the body, or an address that begins with https://")
+    patience = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=patience, auto_decompress=False, trust_env=True) as session,
+            session.get(address) as response,
+        ):
+            if response.status != 200:
+                raise Unavailable(f"cannot import from {source}: it answers {response.status} {response.reason}")
+            async for chunk in response.content.iter_chunked(_PIECE):
+                yield chunk
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise Unavailable(f"cannot import from {source}: {error or 'it does not answer'}") from None
+
+
+async def load(request: web.Request) -> web.StreamResponse:
+    engine, wanted, quiet = services(request).engine, platform(request), query.flag(request, "quiet")
+
+    async def work(say: Say) -> None:
+        report = silent if quiet else lambda progress: say(line(progress))
+        for image in await load_archive(engine.images, _content(request), wanted, report):
+            told(engine, "load", image, (tags(image.refs) or [""])[0])
+            named = [f"Loaded image: {name}\n" for name in tags(image.refs)]
+            for text in named or [f"Loaded image ID: {image.id}\n"]:
+                say({"stream": text})
+
+    return await streamed(request, work)
+
+
+async def save(request: web.Request) -> web.StreamResponse:
+    """Of one image by its path, of several by `names`."""
+    engine, wanted = services(request).engine, platform(request)
+    names = [request.match_info["name"]] if "name" in request.match_info else request.query.getall("names", [])
+    if not names:
+        raise Invalid("query parameter names is required: the images to save")
+    chosen = _chosen(engine.images, names)
+    async with aclosing(save_archive(engine.images, chosen, wanted)) as pieces:
+        first = await anext(pieces)  # what can't be saved at all is answered by a status
+        for image, refs in chosen:
+            told(engine, "save", image, (tags(refs) or [""])[0])
+        return await respond(request, "application/x-tar", _with(first, pieces))
+
+
+def _chosen(store: ImageStore, names: Sequence[str]) -> list[tuple[Image, Sequence[str]]]:
+    """The images with the names to save them under: a repository alone means all its tags, an id none."""
+    found: dict[str, tuple[Image, list[str]]] = {}
+    for name in names:
+        for image, ref in _meant(store, name):
+            refs = found.setdefault(image.id, (image, []))[1]
+            if ref and ref not in refs:
+                refs.append(ref)
+    return [*found.values()]
+
+
+def _meant(store: ImageStore, name: str) -> list[tuple[Image, str]]:
+    try:
+        meant = Reference.parse(name)
+    except Invalid:
+        return [(store.get(name), "")]
+    if ":" not in name.rpartition("/")[2]:
+        all_tags = [(image, ref) for image in store.list() for ref in image.refs if _is_tag_of(ref, meant)]
+        if all_tags:
+            return all_tags
+    image = store.get(name)
+    return [(image, str(meant) if str(meant) in image.refs else "")]
+
+
+def _is_tag_of(ref: str, repository: Reference) -> bool:
+    return "@" not in ref and Reference.parse(ref).repository == repository.repository
+
+
+async def _with(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in pieces:
+        yield piece
