@@ -7,7 +7,12 @@ keys.py         tokens                       retries.py, failures.py    when to 
 transport.py    TLS, proxies, redirects      settings.py, trust.py      mirrors, insecure registries, certificates
 """
 
-from swarmd.runtime.registry.credentials import Credentials, credentials_from_header, credentials_from_json
+from swarmd.runtime.registry.credentials import (
+    Credentials,
+    credentials_by_registry,
+    credentials_from_header,
+    credentials_from_json,
+)
 from swarmd.runtime.registry.registries import Registries
 from swarmd.runtime.registry.repository import Repository
 from swarmd.runtime.registry.search import Found
@@ -20,6 +25,7 @@ __all__ = [
     "Registries",
     "Repository",
     "Settings",
+    "credentials_by_registry",
     "credentials_from_header",
     "credentials_from_json",
 ]

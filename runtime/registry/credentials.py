@@ -2,13 +2,14 @@
 
 import base64
 import binascii
+from typing import Any
 
 import msgspec
 
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.model import Struct
 
-_LARGEST = 64 << 10  # bytes of a header
+_LARGEST = 256 << 10  # bytes of a header
 
 
 class Credentials(Struct, frozen=True):
@@ -48,16 +49,14 @@ class _Header(msgspec.Struct):
 
 def credentials_from_header(value: str | None) -> Credentials:
     """Read X-Registry-Auth of the Engine API: base64url of JSON; absent or empty is anonymous, Invalid if malformed."""
-    if not value:
-        return ANONYMOUS
-    if len(value) > _LARGEST:
-        raise Invalid(f"the X-Registry-Auth header has {len(value)} characters: more than the {_LARGEST} it may have")
-    try:
-        raw = base64.b64decode(value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4), altchars=b"-_", validate=True)
-        found = msgspec.json.decode(raw, type=_Header | None)
-    except (ValueError, binascii.Error, msgspec.MsgspecError, RecursionError):
-        raise Invalid("the X-Registry-Auth header is not credentials in JSON in the form of base64url") from None
+    found = _decoded(value, _Header | None, "X-Registry-Auth")
     return _credentials(found) if found else ANONYMOUS
+
+
+def credentials_by_registry(value: str | None) -> dict[str, Credentials]:
+    """Read X-Registry-Config, which a build brings: base64url of a JSON object with credentials by server."""
+    found = _decoded(value, dict[str, _Header] | None, "X-Registry-Config")
+    return {server: _credentials(header) for server, header in (found or {}).items()}
 
 
 def credentials_from_json(data: bytes) -> Credentials:
@@ -66,6 +65,18 @@ def credentials_from_json(data: bytes) -> Credentials:
         return _credentials(msgspec.json.decode(data[: _LARGEST + 1], type=_Header))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise Invalid("the body of a login is not a JSON object with username, password and serveraddress") from None
+
+
+def _decoded(value: str | None, kind: Any, name: str) -> Any:
+    if not value:
+        return None
+    if len(value) > _LARGEST:
+        raise Invalid(f"the {name} header has {len(value)} characters: more than the {_LARGEST} it may have")
+    bare = value.rstrip("=")
+    try:
+        return msgspec.json.decode(base64.b64decode(bare + "=" * (-len(bare) % 4), b"-_", validate=True), type=kind)
+    except (ValueError, binascii.Error, msgspec.MsgspecError, RecursionError):
+        raise Invalid(f"the {name} header is not credentials in JSON in the form of base64url") from None
 
 
 def _credentials(found: _Header) -> Credentials:

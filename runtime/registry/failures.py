@@ -9,7 +9,16 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 import msgspec
 
-from swarmd.runtime.errors import Denied, Invalid, NotFound, RuntimeFault, Unauthorized, Unavailable, Unsupported
+from swarmd.runtime.errors import (
+    Corrupt,
+    Denied,
+    Invalid,
+    NotFound,
+    RuntimeFault,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
 
 _LONGEST_MESSAGE = 300
 
@@ -103,6 +112,11 @@ def answer(status: int, headers: Mapping[str, str], body: bytes, subject: Subjec
             return Denied(f"{who} may not {subject.action} {place} at registry {host}{said}: ask its owner for access")
         case 404 if code == "NAME_UNKNOWN":
             return NotFound(f"registry {host} has no repository {subject.repository}: check its name")
+        case 400 | 404 if code == "MANIFEST_BLOB_UNKNOWN":
+            return Invalid(f"registry {host} lacks a part of {matter}{said}: push its layers first")
+        case 400 if code == "DIGEST_INVALID":
+            text = f"registry {host} got other bytes than {matter}{said}: they were changed on their way"
+            return Corrupt(f"{text}, or are damaged here")
         case 404:
             return NotFound(f"registry {host} has no {matter}: check its name")
         case 405:

@@ -4,14 +4,14 @@ Reading asks the mirrors first and whatever comes next when one fails; writing g
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
-from swarmd.runtime.errors import Corrupt, Invalid, RuntimeFault
+from swarmd.runtime.errors import Corrupt, Invalid, RuntimeFault, Unavailable
 from swarmd.runtime.images import manifests
 from swarmd.runtime.images.manifests import Descriptor
 from swarmd.runtime.images.references import Reference
@@ -60,8 +60,8 @@ class Repository:
         """A manifest or index with its media type and digest; Corrupt unless it is what its digest says."""
         return await self._anywhere(lambda endpoint: self._manifest(endpoint, ref))
 
-    def blob(self, descriptor: Descriptor, offset: int = 0, verify: bool = True) -> AsyncIterator[bytes]:
-        """Its bytes from offset on, in pieces of 256 KiB or more; see downloads.py."""
+    def blob(self, descriptor: Descriptor, offset: int = 0, verify: bool = True) -> AsyncGenerator[bytes, None]:
+        """Its bytes from offset on, in pieces of 256 KiB or more; close it if you stop early. See downloads.py."""
         return downloads.download(self._access, descriptor, offset, verify)
 
     async def has_blob(self, descriptor: Descriptor) -> bool:
@@ -128,10 +128,10 @@ class Repository:
         for endpoint in self._access.client.well(self._access.endpoints[:-1]):
             try:
                 return await attempt(endpoint)
-            except Broken:
+            except (Broken, Unavailable):
                 self._access.client.shun(endpoint)
             except RuntimeFault:
-                continue
+                continue  # it may have but some images
         try:
             return await attempt(self._access.origin)
         except Broken as broken:

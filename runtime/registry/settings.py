@@ -23,9 +23,9 @@ class Patience(Struct, frozen=True):
 
     connect: float = 10.0
     silence: float = 30.0  # between two bytes
-    tries: int = 5
-    first_wait: float = 0.25  # doubles, less up to half at random
-    longest_wait: float = 5.0
+    tries: int = 6
+    first_wait: float = 0.5  # doubles, less up to half at random
+    longest_wait: float = 10.0
     longest_retry_after: float = 30.0  # a registry that asks for more is not waited for
 
 

@@ -20,6 +20,8 @@ Body = bytes | AsyncIterator[bytes]
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _BUFFER = 1 << 20  # bytes of an answer kept for a reader that is behind; a full one slows the sender down
+_CHECKING = 10
+_LONGEST_FIELD = 32 << 10  # bytes: signed addresses of storage are long
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "swarmd"}
 
 
@@ -29,7 +31,9 @@ class Transport:
         self._trust = Trust(settings)
         self._speaks: dict[str, str] = {}  # the scheme that an insecure host answered
         patience = settings.patience
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=patience.connect, sock_read=patience.silence)
+        self._timeout = _timeout(patience.connect, patience.silence)
+        # A registry reads all of an upload once more before it says that it has it.
+        self._put_timeout = _timeout(patience.connect, patience.silence * _CHECKING)
         self._session: aiohttp.ClientSession
 
     async def __aenter__(self) -> Self:
@@ -37,8 +41,8 @@ class Transport:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_HEADERS,
+            max_field_size=_LONGEST_FIELD,
             read_bufsize=_BUFFER,
-            timeout=self._timeout,
         )
         return self
 
@@ -109,7 +113,14 @@ class Transport:
             raise Invalid(f"the certificates for registry {host} can't be read: {error}") from None
         try:
             return await self._session.request(
-                method, url, headers=headers, data=body or None, allow_redirects=False, ssl=context, proxy=_proxy(url)
+                method,
+                url,
+                headers=headers,
+                data=body or None,
+                allow_redirects=False,
+                ssl=context,
+                proxy=_proxy(url),
+                timeout=self._put_timeout if method == "PUT" else self._timeout,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self.explained(error, url) from error
@@ -117,6 +128,10 @@ class Transport:
     def explained(self, error: BaseException, url: URL) -> Broken:
         host = authority(url)
         return connection(error, host, url.scheme == "https", f"{self.settings.certificates[0]}/{host}")
+
+
+def _timeout(connect: float, silence: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=silence)
 
 
 def authority(url: URL) -> str:

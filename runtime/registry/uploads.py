@@ -4,6 +4,7 @@ The whole goes in one PATCH, as every registry takes it. Where one loses what a 
 request as large, what is left goes in chunks.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
@@ -90,6 +91,9 @@ class _Upload:
                 await self._finish()
             except Renewed as renewed:
                 await self._failed(Unavailable(str(renewed)), renewed)
+            except TimeoutError as error:
+                text = f"registry {self._host} took nothing more of {self._matter}: try again later"
+                await self._failed(Unavailable(text), error)
             except Broken as broken:
                 if self._unreadable is not None:
                     raise self._unreadable from None
@@ -165,8 +169,10 @@ class _Upload:
                     headers["Content-Range"] = f"{self._at}-{self._at + length - 1}"
                 assert self._session is not None
                 request = self._request("PATCH", self._session, frozenset({202, 204, 413, 416}))
-                request = replace(request, headers=headers, body=self._counted(source, length))
-                async with await self._access.client.ask(request) as response:
+                async with asyncio.timeout(None) as silence:
+                    request = replace(request, headers=headers, body=self._counted(source, length, silence))
+                    response = await self._access.client.ask(request)
+                async with response:
                     if response.status == 413 and self._chunk > _CHUNK:
                         self._chunk = _CHUNK
                         raise Broken(Invalid(f"{self._matter} is larger than registry {self._host} takes at once"))
@@ -176,7 +182,9 @@ class _Upload:
                 self._at += length
                 self._advanced()
 
-    async def _counted(self, source: "_Source", length: int) -> AsyncGenerator[bytes, None]:
+    async def _counted(self, source: "_Source", length: int, silence: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
+        """What is sent; a registry that takes nothing for too long ends it, a slow source here does not."""
+        patience = self._access.client.transport.settings.patience
         at = self._at
         pieces = source.take(length)
         while True:
@@ -187,7 +195,9 @@ class _Upload:
                 raise
             if not piece:
                 return
+            silence.reschedule(asyncio.get_running_loop().time() + patience.silence)
             yield piece
+            silence.reschedule(None)
             at += len(piece)
             self._progress(at)
 
@@ -198,21 +208,20 @@ class _Upload:
             async with aclosing(_Source(self._open_at(0))) as source:
                 body = b"".join([piece async for piece in source.take(self._descriptor.size)])
         session = self._session.extend_query({"digest": self._descriptor.digest})
-        request = self._request("PUT", session, frozenset({201, 204, 400}))
+        request = self._request("PUT", session, frozenset({201, 204}))
         request = replace(request, headers={"Content-Type": _STREAM}, body=body)
         try:
-            async with await self._access.client.ask(request) as response:
-                refused = response.status == 400
+            (await self._access.client.ask(request)).release()
+        except (Corrupt, Invalid) as fault:
+            if not self._resumed:
+                raise
+            self._session = None  # the upload may have gone on at a wrong place
+            raise Broken(fault) from fault
         except (NotFound, Broken):
             # A first try may have arrived, and only its answer was lost.
             if await has(self._access, self._descriptor):
                 return
             raise
-        if refused:
-            resumed, self._session = self._resumed, None
-            text = f"registry {self._host} got other bytes than {self._matter}: they were changed on their way"
-            fault = Corrupt(f"{text}, or the layer is damaged here")
-            raise Broken(fault, again=resumed)
 
     async def _asked(self, method: str, place: str | URL, good: frozenset[int]) -> aiohttp.ClientResponse:
         return await self._access.client.ask(self._request(method, place, good))

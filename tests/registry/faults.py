@@ -26,6 +26,7 @@ class Fault:
     stall_after: int | None = None
     corrupt_at: int | None = None
     cut_request_after: int | None = None
+    stall_request_after: int | None = None
     lose_answer: bool = False
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -90,6 +91,9 @@ class Proxy:
         passed = {name: value for name, value in headers.items() if name.lower() not in {"transfer-encoding"}}
         if fault.ignore_range:
             passed.pop("Range", None)
+        if fault.stall_request_after is not None:
+            await request.content.readexactly(fault.stall_request_after)
+            await self._ending.wait()
         body = _body(request, fault.cut_request_after) if request.can_read_body else None
         try:
             answer = await self._session.request(

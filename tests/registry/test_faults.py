@@ -246,6 +246,24 @@ async def test_a_mirror_is_told_no_credentials(proxy: Proxy, plain: str, reposit
             assert [seen.authorization for seen in mirror.seen] == [""]
 
 
+async def test_the_proxy_of_the_environment_is_used(
+    proxy: Proxy, repository: Repository, registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.host}")
+    monkeypatch.setenv("NO_PROXY", "direct.invalid")
+    settings = Settings(insecure=("far.invalid", "direct.invalid"), patience=QUICK)
+    async with Registries(settings) as through:
+        await through.repository(named("far.invalid", "faulty")).resolve("v1")
+        assert proxy.count("HEAD", "manifests/v1") == 1
+        with pytest.raises(Unavailable, match=r"registry direct\.invalid can't be found"):
+            await through.repository(named("direct.invalid", "faulty")).resolve("v1")
+    await repository.resolve("v1")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    async with Registries(settings) as through:
+        with pytest.raises(Unavailable, match=r"the proxy for registry far\.invalid can't be reached"):
+            await through.repository(named("far.invalid", "faulty")).resolve("v1")
+
+
 async def test_pages_of_tags_are_followed(proxy: Proxy, repository: Repository) -> None:
     first = {"Link": '</v2/faulty/tags/list?last=a&n=1>; rel="next"', "Content-Type": "application/json"}
     proxy.faults.append(Fault("GET", r"tags/list\?n=", status=200, headers=first, body=b'{"name":"x","tags":["a"]}'))

@@ -1,8 +1,13 @@
 """Pushes that are cut off, lost or refused half-way."""
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
 import pytest
 
 from swarmd.runtime.errors import Corrupt, Invalid, RuntimeFault, Unavailable
+from swarmd.runtime.images.manifests import OCI_LAYER, OCI_MANIFEST
 from swarmd.runtime.registry import Credentials, Registries, Repository
 from tests.registry.conftest import QUICK
 from tests.registry.faults import Fault, Proxy
@@ -138,6 +143,34 @@ async def test_an_upload_may_go_to_another_host_without_the_key(
         await repository.push_blob(described(data), opener(data))
         assert {seen.authorization for seen in elsewhere.seen} == {""}
         assert {seen.authorization for seen in proxy.seen} == {"", me.basic}
+
+
+async def test_a_registry_that_takes_nothing_more_is_left(proxy: Proxy, repository: Repository) -> None:
+    data = noise(30_000_000, 24)  # more than the kernel keeps for a reader that is gone
+    proxy.faults.append(Fault("PATCH", "uploads", stall_request_after=1_000_000))
+    await repository.push_blob(described(data), opener(data))
+    assert await arrived(repository, data)
+    assert proxy.count("POST", "uploads") == 2
+
+
+async def test_a_slow_source_is_waited_for(proxy: Proxy, repository: Repository) -> None:
+    data = noise(SIZE, 25)
+    pieces = opener(data, 1_500_000)
+
+    async def open_at(offset: int) -> AsyncIterator[bytes]:
+        async for piece in pieces(offset):
+            await asyncio.sleep(QUICK.silence * 1.2)
+            yield piece
+
+    await repository.push_blob(described(data), open_at)
+    assert proxy.count("PATCH", "uploads") == 1
+
+
+async def test_a_manifest_without_its_parts_is_refused(proxy: Proxy, repository: Repository) -> None:
+    listed = {"mediaType": OCI_LAYER, "digest": described(b"missing").digest, "size": 7}
+    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": listed, "layers": [listed]}
+    with pytest.raises(Invalid, match=f"registry {proxy.host} lacks a part of image {proxy.host}/uploads:v1"):
+        await repository.put_manifest("v1", json.dumps(manifest).encode(), OCI_MANIFEST)
 
 
 async def test_a_manifest_that_is_stored_otherwise_is_noticed(proxy: Proxy, repository: Repository) -> None:

@@ -13,6 +13,7 @@ from swarmd.runtime.registry import (
     Credentials,
     Settings,
     challenges,
+    credentials_by_registry,
     credentials_from_header,
     credentials_from_json,
     failures,
@@ -155,9 +156,18 @@ def test_credentials_are_read_from_the_header() -> None:
     assert credentials_from_header(header({"identitytoken": "t"})).identity_token == "t"
     for nothing in (None, "", header({}), header(None)):
         assert not credentials_from_header(nothing)
-    for wrong in ("!", header([]), header({"username": 1}), header({"auth": "!"}), "A" * 100_000):
+    for wrong in ("!", header([]), header({"username": 1}), header({"auth": "!"}), "A" * 300_000):
         with pytest.raises(Invalid):
             credentials_from_header(wrong)
+
+
+def test_credentials_of_a_build_are_read_by_registry() -> None:
+    given = {"host:5000": {"username": "me", "password": "x"}, "https://index.docker.io/v1/": {}}
+    expected = {"host:5000": Credentials(username="me", password="x"), "https://index.docker.io/v1/": Credentials()}
+    assert credentials_by_registry(header(given)) == expected
+    assert credentials_by_registry(None) == {}
+    with pytest.raises(Invalid, match="X-Registry-Config"):
+        credentials_by_registry(header({"host": 1}))
 
 
 def test_secrets_are_not_shown() -> None:
