@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
 # Made by us as places to mount on.
-_OURS = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/.dockerenv")
+OURS = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/.dockerenv")
 
 
 class Change(NamedTuple):
@@ -22,7 +22,7 @@ class Change(NamedTuple):
 def changes(upper: Path, layers: Sequence[Path]) -> list[Change]:
     """In order of their paths; layers lowest first. Blocks while it looks: call it in a thread."""
     found = list(_changes(str(upper), [str(layer) for layer in reversed(layers)], ""))
-    kept = [change for change in found if not (change.kind == ADDED and change.path in _OURS)]
+    kept = [change for change in found if not (change.kind == ADDED and change.path in OURS)]
     # A directory that was only touched to make such a place is no change of the container's.
     return [c for i, c in enumerate(kept) if not _is_empty_parent(c, kept[i + 1 :]) or c in _own(found, kept, c)]
 

@@ -77,7 +77,7 @@ def _descriptors(place: Place, data: int) -> list[int]:
     return [*([place.pidfd] if place.pidfd >= 0 else []), data]
 
 
-async def _asked(spawner: Spawner, request: dict[str, Any], fds: list[int]) -> None:
+async def asked(spawner: Spawner, request: dict[str, Any], fds: list[int]) -> None:
     try:
         await spawner.ask(request, fds)
     except StartError as problem:
@@ -112,7 +112,7 @@ async def _reading(
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     try:
-        asking = asyncio.create_task(_asked(spawner, request, _descriptors(place, writer)))
+        asking = asyncio.create_task(asked(spawner, request, _descriptors(place, writer)))
         await asyncio.sleep(0)  # the request is sent: the writer is the other process's alone from here
         os.close(writer)
         head = b""
@@ -147,7 +147,7 @@ async def put(
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     request = _request(place, "put", path=path, keep_kinds=keep_kinds, user=user if own else "")
-    asking = asyncio.create_task(_asked(spawner, request, _descriptors(place, reader)))
+    asking = asyncio.create_task(asked(spawner, request, _descriptors(place, reader)))
     try:
         await asyncio.sleep(0)
         os.close(reader)

@@ -29,7 +29,7 @@ from swarmd.runtime.images.manifests import (
     parse,
 )
 from swarmd.runtime.images.store import ImageStore, Lease, in_thread
-from swarmd.runtime.images.unpack import Unpacked
+from swarmd.runtime.images.unpacking.jobs import Unpacked
 from swarmd.runtime.model import Struct
 
 _AT_ONCE = 3  # downloads of one image

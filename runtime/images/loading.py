@@ -6,7 +6,6 @@ is made, of the layers as they are.
 
 import asyncio
 import os
-import shutil
 import tarfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 from swarmd.runtime.errors import Invalid
-from swarmd.runtime.images.archive import decompressed
 from swarmd.runtime.images.arrivals import Chunks, Report, all_or_none, fetch, receive, silent
 from swarmd.runtime.images.blobs import digest_of, matches
 from swarmd.runtime.images.image import Image
@@ -34,9 +32,11 @@ from swarmd.runtime.images.manifests import (
 )
 from swarmd.runtime.images.references import normalised
 from swarmd.runtime.images.store import ImageStore, Lease, in_thread
+from swarmd.runtime.images.unpacking.compression import compression_of, decompressed
 
 _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _CHUNK = 1 << 20
+_MAGIC = 8  # bytes that tell a compression
 
 T = TypeVar("T")
 
@@ -81,15 +81,14 @@ async def _spooled(store: ImageStore, content: Chunks) -> AsyncIterator[Path]:
 
 def _decompress(raw: Path, plain: Path) -> None:
     with raw.open("rb") as file:
-        if (
-            tarfile.is_tarfile(file)
-            and file.seek(0) == 0
-            and not file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7z"))
-        ):
+        if not compression_of(file.read(_MAGIC)):
             raw.rename(plain)
             return
-    with decompressed(raw) as stream, plain.open("wb") as out:
-        shutil.copyfileobj(stream, out, _CHUNK)
+        file.seek(0)
+        _, pieces = decompressed(file.read)
+        with plain.open("wb") as out:
+            for piece in pieces:
+                out.write(piece)
 
 
 class Archive:

@@ -31,7 +31,7 @@ from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.layers import Layers
 from swarmd.runtime.images.manifests import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest
 from swarmd.runtime.images.references import normalised
-from swarmd.runtime.images.unpack import Workers
+from swarmd.runtime.images.unpacking.workers import Workers
 from swarmd.runtime.stages import syscalls
 
 _LOG = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class ImageStore:
         self._needed: list[Callable[[], Iterable[Lease]]] = []
         self._entries = names.read(root)
         self._images: dict[str, Image] = {}
+        self._lent: dict[str, Image] = {}  # what is being built, for its own containers
         for entry in self._entries.values():
             self._read(entry)
         self._deleting: set[asyncio.Future[None]] = set()
@@ -80,6 +81,8 @@ class ImageStore:
             name = normalised(ref)
         except Invalid:
             name = ""
+        if ref in self._lent:
+            return self._lent[ref]
         for image in self._images.values():
             if name in image.refs or ref in (image.id, image.id.partition(":")[2]):
                 return image
@@ -117,6 +120,13 @@ class ImageStore:
         """Bytes of all blobs and all unpacked layers, each counted once."""
         blobs = sum(map(self.blobs.size, self.blobs.digests()))
         return blobs + sum(map(self.layers.size, self.layers.diff_ids()))
+
+    def lend(self, image: Image) -> None:
+        """Let containers be made from what is no image of the store; whoever lends it keeps its layers."""
+        self._lent[image.id] = image
+
+    def take_back(self, id: str) -> None:
+        del self._lent[id]
 
     # ------------------------------------------------------------ changing
 

@@ -59,15 +59,15 @@ def run(request: dict[str, Any], fds: list[int]) -> NoReturn:
     except BrokenPipeError:
         answer = {}  # nobody reads any more
     except Exception as problem:
-        said, kind = _said(problem)
-        answer = {"error": said, "kind": kind, "exit_code": 125}
+        what, kind = said(problem)
+        answer = {"error": what, "kind": kind, "exit_code": 125}
     try:
         os.write(reply, files.dump_json(answer))
     finally:
         os._exit(0)
 
 
-def _said(problem: Exception) -> tuple[str, str]:
+def said(problem: Exception) -> tuple[str, str]:
     match problem:
         case Refused():
             return str(problem), problem.kind

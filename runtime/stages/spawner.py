@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 
-from swarmd.runtime.stages import archive, execute, files, shim, syscalls, userns
+from swarmd.runtime.stages import archive, execute, files, shim, snapshot, syscalls, userns
 from swarmd.runtime.stages.streams import Client
 
 MOST_CLIENTS = 200  # attached before a start; the kernel passes 253 descriptors at most
@@ -77,6 +77,8 @@ def _fork(requests: socket.socket, data: bytes, fds: list[int]) -> None:
         shim.run(request["directory"], clients, fds[-1])
     elif request["op"] == "archive":
         archive.run(request, fds)
+    elif request["op"] == "snapshot":
+        snapshot.run(request, fds)
     elif request["op"] == "userns":
         userns.run(request, *fds)
     else:

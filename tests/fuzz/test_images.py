@@ -1,25 +1,30 @@
 """Image archives of any content are read or refused: what docker save writes, OCI layouts, layers cut off anywhere."""
 
-import contextlib
+import asyncio
 import gzip
 import io
 import json
+import shutil
 import tarfile
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from swarmd.runtime.errors import RuntimeFault
-from swarmd.runtime.images import archive
-from swarmd.runtime.images.bundle import Bundle, architecture
+from swarmd.runtime.errors import Invalid, RuntimeFault
+from swarmd.runtime.images.loading import load
+from swarmd.runtime.images.manifests import host_platform
+from swarmd.runtime.images.store import ImageStore
+from swarmd.runtime.images.unpacking import jobs, worker
+from swarmd.runtime.images.unpacking.workers import Workers
 from tests.fuzz.strategies import fuzz, json_values, mutated
 
 DIGEST = "sha256:" + "a" * 64
 BLOB = "blobs/sha256/" + "a" * 64
 SAVED = [{"Config": "c.json", "RepoTags": ["demo:latest"], "Layers": ["l/layer.tar"]}]
-PLATFORM = {"os": "linux", "architecture": architecture()}
+PLATFORM = {"os": "linux", "architecture": host_platform().architecture}
 INDEX = {
     "schemaVersion": 2,
     "manifests": [
@@ -46,15 +51,43 @@ def packed(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def images(data: bytes) -> None:
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            for found in Bundle(tar).images():
-                assert found.config.member
-                assert all(isinstance(layer.member, str) for layer in found.layers)
-                assert all(isinstance(ref, str) for ref in found.refs)
-    except (RuntimeFault, tarfile.TarError):
-        pass
+class InProcess(Workers):
+    """The same work without a process for it, which would be most of the time."""
+
+    async def unpack(self, blob: Path, into: Path, growth: AsyncIterator[int] | None) -> jobs.Unpacked:
+        async for _ in growth or nothing():
+            pass
+        answer = worker.answer(jobs.UnpackJob(blob=bytes(blob), into=bytes(into)))
+        if isinstance(answer, jobs.Failed):
+            raise Invalid(answer.message)
+        assert isinstance(answer, jobs.Unpacked)
+        return answer
+
+
+async def nothing() -> AsyncGenerator[Any, None]:
+    return
+    yield
+
+
+async def whole(data: bytes) -> AsyncGenerator[bytes, None]:
+    yield data
+
+
+def images(data: bytes, directory: Path) -> None:
+    """All of an archive is loaded or, with a reason, nothing."""
+
+    async def loaded() -> None:
+        store = ImageStore(directory / "images")
+        store.workers = InProcess()
+        try:
+            for image in await load(store, whole(data)):
+                assert store.get(image.id) == image
+        except RuntimeFault:
+            assert store.list() == []
+        await store.close()
+
+    asyncio.run(loaded())
+    shutil.rmtree(directory / "images")
 
 
 @fuzz
@@ -64,8 +97,8 @@ def images(data: bytes) -> None:
 @example([{"Config": "c", "Layers": 5}])
 @example([{"Config": "c", "Layers": [5]}])
 @example([{"Config": "c", "RepoTags": [5]}])
-def test_docker_save(manifest: Any) -> None:
-    images(packed({"manifest.json": json.dumps(manifest).encode()}))
+def test_docker_save(tmp_path: Path, manifest: Any) -> None:
+    images(packed({"manifest.json": json.dumps(manifest).encode()}), tmp_path)
 
 
 @fuzz
@@ -76,29 +109,22 @@ def test_docker_save(manifest: Any) -> None:
 @example(INDEX, {"layers": [5]})
 @example(INDEX, NESTED)  # an index that holds itself
 @example({"manifests": [{"annotations": {"io.containerd.image.name": 5}, "digest": DIGEST}]}, MANIFEST)
-def test_oci_layouts(index: Any, manifest: Any) -> None:
-    images(packed({"index.json": json.dumps(index).encode(), BLOB: json.dumps(manifest).encode()}))
+def test_oci_layouts(tmp_path: Path, index: Any, manifest: Any) -> None:
+    images(packed({"index.json": json.dumps(index).encode(), BLOB: json.dumps(manifest).encode()}), tmp_path)
 
 
 @fuzz
 @given(st.binary(max_size=600), st.integers(0, 2000), st.integers(0, 2047), st.binary(max_size=3), st.booleans())
 @example(b"", 0, 0, b"", True)
 def test_layers_with_damage(tmp_path: Path, content: bytes, keep: int, at: int, put: bytes, zipped: bool) -> None:
-    whole = bytearray(packed({"a/b": content, "c": b"hello"}))
-    whole[at : at + len(put)] = put
-    data = gzip.compress(bytes(whole), 1)[:keep] if zipped else bytes(whole[:keep])
-    (tmp_path / "layer").write_bytes(data)
-    try:
-        archive.digest(tmp_path / "layer")
-    except RuntimeFault:
-        return
-    images(data)
+    archive = bytearray(packed({"a/b": content, "c": b"hello"}))
+    archive[at : at + len(put)] = put
+    data = gzip.compress(bytes(archive), 1)[:keep] if zipped else bytes(archive[:keep])
+    images(data, tmp_path)
 
 
 @fuzz
 @given(st.sampled_from([b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"]), st.binary(max_size=80))
 @example(b"BZh9", b"garbage" * 9)
 def test_what_only_begins_like_a_compressed_file(tmp_path: Path, magic: bytes, rest: bytes) -> None:
-    (tmp_path / "layer").write_bytes(magic + rest)
-    with contextlib.suppress(RuntimeFault):
-        archive.digest(tmp_path / "layer")
+    images(magic + rest, tmp_path)
