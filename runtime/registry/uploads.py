@@ -178,6 +178,8 @@ class _Upload:
                         raise Broken(Invalid(f"{self._matter} is larger than registry {self._host} takes at once"))
                     if response.status in (413, 416):
                         raise Broken(Invalid(f"registry {self._host} lost its place in the upload of {self._matter}"))
+                    if source.left:
+                        raise Broken(Unavailable(f"registry {self._host} answered before it had all of {self._matter}"))
                     self._session = self._location(response, self._session)
                 self._at += length
                 self._advanced()
@@ -248,22 +250,39 @@ class _Upload:
 
 
 class _Source:
-    """A stream of pieces, of which any number of bytes can be taken at a time."""
+    """A stream of pieces, of which any number of bytes can be taken at a time.
+
+    Each piece is read by a task of its own: what sends it is aiohttp's, which may still wait here when the request is
+    over, and then the stream could not be closed.
+    """
 
     def __init__(self, pieces: AsyncIterator[bytes]) -> None:
         self._pieces = pieces
         self._rest = b""
+        self._reading: asyncio.Future[bytes] | None = None
+        self.left = 0  # bytes of what is being taken
 
     async def take(self, length: int) -> AsyncGenerator[bytes, None]:
-        while length:
-            piece = self._rest or await anext(self._pieces, b"")
+        self.left = length
+        while self.left:
+            piece = self._rest or await self._read()
             if not piece:
-                raise Corrupt(f"the layer has {length} bytes less here than its descriptor says")
-            now, self._rest = piece[:length], piece[length:]
-            length -= len(now)
+                raise Corrupt(f"the layer has {self.left} bytes less here than its descriptor says")
+            now, self._rest = piece[: self.left], piece[self.left :]
+            self.left -= len(now)
             yield now
 
     async def aclose(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait((self._reading,))
         close = getattr(self._pieces, "aclose", None)
         if close is not None:
             await close()
+
+    async def _read(self) -> bytes:
+        self._reading = asyncio.ensure_future(self._next())
+        return await self._reading
+
+    async def _next(self) -> bytes:
+        return await anext(self._pieces, b"")

@@ -1,12 +1,14 @@
 """Pull and push against Debian's docker-registry."""
 
+import asyncio
 import json
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
 
 from swarmd.runtime.errors import Denied, Invalid, NotFound, Unauthorized, Unavailable
-from swarmd.runtime.images.manifests import OCI_INDEX, OCI_MANIFEST
+from swarmd.runtime.images.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Manifest, parse
 from swarmd.runtime.registry import Credentials, Registries, Settings
 from tests.registry.conftest import QUICK, Certificates
 from tests.registry.distribution import PASSWORD, USER
@@ -126,3 +128,24 @@ async def test_search_falls_back_to_the_catalogue(plain: str, registries: Regist
     assert [found.name for found in await registries.search(f"{plain}/searched")] == ["team/searched-for"]
     with pytest.raises(Invalid, match="limit 101"):
         await registries.search("any", 101)
+
+
+async def test_others_read_what_was_pushed_and_the_other_way_round(
+    plain: str, registries: Registries, tmp_path: Path
+) -> None:
+    repository = registries.repository(named(plain, "exchanged"), actions=PUSH)
+    data, _ = await push_image(repository, "ours", noise(100_000))
+    assert await skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{plain}/exchanged:ours") == data
+    copied = "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--format=v2s2"
+    await skopeo(*copied, f"docker://{plain}/exchanged:ours", f"docker://{plain}/exchanged:theirs")
+    theirs, media_type, _ = await repository.manifest("theirs")
+    assert media_type == DOCKER_MANIFEST
+    for layer in parse(theirs, Manifest, "it").layers:
+        assert len(await collected(repository.blob(layer))) == layer.size
+
+
+async def skopeo(*words: str) -> bytes:
+    process = await asyncio.create_subprocess_exec("skopeo", *words, stdout=PIPE, stderr=PIPE)
+    out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0, err.decode()
+    return out
