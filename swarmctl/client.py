@@ -208,3 +208,8 @@ def segment(text: str) -> str:
     return "".join(
         chr(byte) if chr(byte) in _PLAIN else f"%{byte:02X}" for byte in text.encode(errors="surrogateescape")
     )
+
+
+def path_of(image: str) -> str:
+    """The name of an image, whose slashes the API takes as they are."""
+    return "/".join(map(segment, image.split("/")))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from swarmd.swarmctl import container_values as read
 from swarmd.swarmctl import values
-from swarmd.swarmctl.mounts import mount
 from swarmd.swarmctl.parser import Parser
 
 TYPE_CHECKING = False
@@ -72,6 +71,12 @@ class Switch:
         return self.flags[-1].lstrip("-").replace("-", "_")
 
 
+def _mount(text: str) -> Any:
+    from swarmd.swarmctl.mounts import mount
+
+    return mount(text)
+
+
 def _number(flag: str, name: str, help: str) -> Field:
     return Field((flag,), name, help, int, metavar="NUMBER")
 
@@ -128,7 +133,7 @@ FIELDS: tuple[Field, ...] = (
     Field(("--time-offset",), "TimeOffsets", "monotonic=DURATION or boottime=DURATION added to its clock",
           read.time_offset, pairs=True),
     # files
-    Field(("--mount",), "Mounts", "type=bind|volume|tmpfs|image,src=..,dst=..", mount, many=True),
+    Field(("--mount",), "Mounts", "type=bind|volume|tmpfs|image,src=..,dst=..", _mount, many=True),
     Field(("--tmpfs",), "Tmpfs", "/path or /path:options", read.tmpfs, pairs=True, metavar="PATH"),
     Field(("--volumes-from",), "VolumesFrom", "container whose volumes it has too", many=True, metavar="CONTAINER"),
     Field(("--volume-driver",), "VolumeDriver", "of the volumes that are made for it", metavar="NAME"),
@@ -160,7 +165,7 @@ def add(parser: Parser) -> None:
     parser.text("--name", default="", help="its name (default: a random one)", metavar="NAME")
     parser.several("-a", "--attach", type=read.attached, help="stdin, stdout or stderr", metavar="STREAM")
     parser.several("-e", "--env", type=values.env, help="NAME=value, or NAME with this shell's value")
-    parser.several("--env-file", type=read.env_file, help="file of them", metavar="FILE")
+    parser.several("--env-file", type=values.env_file, help="file of them", metavar="FILE")
     parser.several("-l", "--label", type=values.pair, help="key=value")
     parser.several("--label-file", type=read.label_file, help="file of them", metavar="FILE")
     parser.text("--entrypoint", help="replaces the image's entry point; '' for none", metavar="PROGRAM")

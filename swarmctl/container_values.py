@@ -5,12 +5,10 @@ Each parser raises BadValue with a sentence that shows the right form.
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from pathlib import Path
 
 from swarmd.swarmctl import values
+from swarmd.swarmctl.jsontext import dumps, loads
 from swarmd.swarmctl.parser import BadValue
 
 TYPE_CHECKING = False
@@ -20,26 +18,8 @@ if TYPE_CHECKING:
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
-def lines_of(path: str) -> list[str]:
-    """A file's lines, without comments and empty ones."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise BadValue(f"{path}: {getattr(problem, 'strerror', None) or 'is not text'}") from None
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-
-
-def env_file(path: str) -> list[str]:
-    """NAME=value lines; a bare NAME has this shell's value, and is left out where that has none."""
-    lines = lines_of(path)
-    for line in lines:
-        if re.search(r"\s", line.partition("=")[0]) or line.startswith("="):
-            raise BadValue(f"{path}: {line!r} has no name: write it as NAME=value")
-    return [env for env in map(values.env, lines) if "=" in env]
-
-
 def label_file(path: str) -> list[tuple[str, str]]:
-    return [values.pair(line) for line in lines_of(path)]
+    return [values.pair(line) for line in values.lines_of(path)]
 
 
 def attached(text: str) -> str:
@@ -107,15 +87,21 @@ def published(text: str) -> list[tuple[str, dict[str, str]]]:
 
 def device(text: str) -> dict[str, Any]:
     """/dev/a[:/dev/b][:rwm], or the name of a CDI device: vendor.com/class=name."""
-    if re.fullmatch(r"[A-Za-z][\w.-]*\w/[A-Za-z][\w-]*=[\w.:-]+", text):
+    if "=" in text and _is_cdi(text):
         return {"Driver": "cdi", "DeviceIDs": [text]}
     parts = text.split(":")
     rights = "rwm"
-    if len(parts) > 1 and re.fullmatch("[rwm]{1,3}", parts[-1]):
+    if len(parts) > 1 and 0 < len(parts[-1]) <= 3 and not parts[-1].strip("rwm"):
         rights = parts.pop()
     if len(parts) > 2 or not parts[0]:
         raise BadValue(f"{text!r} is no device: write it as /dev/here[:/dev/inside][:rwm]")
     return {"PathOnHost": parts[0], "PathInContainer": parts[-1], "CgroupPermissions": rights}
+
+
+def _is_cdi(text: str) -> bool:
+    import re
+
+    return bool(re.fullmatch(r"[A-Za-z][\w.-]*\w/[A-Za-z][\w-]*=[\w.:-]+", text))
 
 
 def gpus(text: str) -> dict[str, Any]:
@@ -130,7 +116,7 @@ def gpus(text: str) -> dict[str, Any]:
         last = key
         if not equals or key == "count":
             number = value if equals else key
-            if number != "all" and not re.fullmatch("[0-9]{1,9}", number):
+            if number != "all" and not values.digits(number, 9):
                 raise BadValue(f"{text!r}: {number!r} is no number of GPUs: write all or a number")
             wanted["Count"] = -1 if number == "all" else int(number)
         elif key == "device":
@@ -195,7 +181,8 @@ def security(text: str) -> str:
         raise BadValue(f"{text!r} is no security option: write it as key=value")
     if key == "seccomp" and value not in ("unconfined", "builtin"):
         try:
-            return f"seccomp={json.dumps(json.loads(Path(value).read_text()), separators=(',', ':'))}"
+            with open(value) as file:
+                return f"seccomp={dumps(loads(file.read()))}"
         except OSError as problem:
             raise BadValue(f"seccomp profile {value}: {problem.strerror}") from None
         except ValueError:
@@ -214,8 +201,9 @@ def restart(text: str) -> dict[str, Any]:
 
 def host_entry(text: str) -> str:
     """'name:address' of 'name:address' or 'name=address'."""
-    name, sign, address = re.fullmatch(r"([^:=]*)([:=]?)(.*)", text).groups()  # type: ignore[union-attr]
-    if not name or not sign or not address:
+    name = text.partition(":")[0].partition("=")[0]
+    address = text[len(name) + 1 :]
+    if not name or not address:
         raise BadValue(f"{text!r} is no host entry: write it as name:address")
     return f"{name}:{address.removeprefix('[').removesuffix(']')}"
 
@@ -239,7 +227,7 @@ def network(text: str) -> dict[str, Any]:
         elif key == "mac-address":
             found["MacAddress"] = value
         elif key == "gw-priority":
-            found["GwPriority"] = int(value) if re.fullmatch("-?[0-9]{1,18}", value) else values.count(value)
+            found["GwPriority"] = -values.count(value[1:]) if value.startswith("-") else values.count(value)
         elif key == "driver-opt":
             option, content = values.pair(value)
             found.setdefault("DriverOpts", {})[option] = content
@@ -256,9 +244,9 @@ def health_probe(text: str) -> list[str]:
     scheme, _, rest = text.partition("://")
     if scheme == "http" and rest:
         return ["HTTP", text]
-    if scheme == "tcp" and re.search(r":\d+$", rest):
+    if scheme == "tcp" and ":" in rest and values.digits(rest.rpartition(":")[2]):
         return ["TCP", text]
-    if scheme == "grpc" and re.search(r":\d+(/|$)", rest):
+    if scheme == "grpc" and ":" in rest and values.digits(rest.partition("/")[0].rpartition(":")[2]):
         return ["GRPC", text]
     raise BadValue(f"{text!r} is no probe: use http://:8080/path, tcp://:5432 or grpc://:50051/service")
 

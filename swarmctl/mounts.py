@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from swarmd.swarmctl import values
 from swarmd.swarmctl.parser import BadValue, boolean
 
@@ -14,12 +12,6 @@ if TYPE_CHECKING:
 
 _KINDS = ("bind", "volume", "tmpfs", "image", "npipe", "cluster")
 _SAME = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
-
-
-def _octal(text: str) -> int:
-    if not re.fullmatch("[0-7]{1,5}", text):
-        raise BadValue(f"{text!r} is no file mode: write it as 1777")
-    return int(text, 8)
 
 
 # Key: the mounts it is for ("" for all), the place in the API's object, and how its value is read.
@@ -36,7 +28,7 @@ _KEYS: dict[str, tuple[str, tuple[str, ...], Callable[[str], Any]]] = {
     "volume-driver": ("volume", ("VolumeOptions", "DriverConfig", "Name"), str),
     "image-subpath": ("image", ("ImageOptions", "Subpath"), str),
     "tmpfs-size": ("tmpfs", ("TmpfsOptions", "SizeBytes"), values.size),
-    "tmpfs-mode": ("tmpfs", ("TmpfsOptions", "Mode"), _octal),
+    "tmpfs-mode": ("tmpfs", ("TmpfsOptions", "Mode"), values.octal),
 }
 _MAPS: dict[str, tuple[str, ...]] = {
     "volume-label": ("VolumeOptions", "Labels"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from _queue import SimpleQueue
 from _socket import SHUT_RDWR, SHUT_WR
 from _socket import socket as Socket
 from _thread import start_new_thread
@@ -17,6 +16,7 @@ from swarmd.swarmctl import terminal
 from swarmd.swarmctl.client import Client, Refusal
 from swarmd.swarmctl.http import Response
 from swarmd.swarmctl.streams import show_frames
+from swarmd.swarmctl.values import DETACH_KEYS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Session:
         self._response = response
         self._stdin = stdin
         self._tty = tty
-        self._escape = terminal.Escape(terminal.keys(detach_keys or terminal.DEFAULT_KEYS))
+        self._escape = terminal.Escape(terminal.keys(detach_keys or DETACH_KEYS))
         self.detached = False
 
     def run(self) -> None:
@@ -105,19 +105,23 @@ class Signals:
     def __init__(self, numbers: tuple[int, ...], act: Callable[[int], None]) -> None:
         self._numbers = numbers
         self._act = act
-        self._arrived: SimpleQueue[int] = SimpleQueue()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        if self._numbers:
-            start_new_thread(self._work, ())
+        if not self._numbers:
+            return
+        from _queue import SimpleQueue
+
+        self._arrived: SimpleQueue[int] = SimpleQueue()
+        start_new_thread(self._work, ())
         for number in self._numbers:
             self._before[number] = signal(number, lambda got, frame: self._arrived.put(got))
 
     def __exit__(self, *problem: object) -> None:
         for number, handler in self._before.items():
             signal(number, handler)
-        self._arrived.put(0)
+        if self._before:
+            self._arrived.put(0)
 
     def _work(self) -> None:
         while number := self._arrived.get():

@@ -5,8 +5,7 @@ Each parser raises BadValue with a sentence that shows the right form.
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import os
 
 from swarmd.swarmctl.parser import BadValue
 
@@ -15,26 +14,50 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+DETACH_KEYS = "ctrl-p,ctrl-q"  # where nothing is said
 _UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_DURATION = re.compile(r"(\d{1,18}(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
-_COUNT = re.compile(r"\d{1,18}", re.ASCII)
+_POWERS = " kmgtp"
+
+
+def digits(text: str, most: int = 18) -> bool:
+    return text.isdigit() and text.isascii() and len(text) <= most
+
+
+def _decimal(text: str) -> bool:
+    whole, point, part = text.partition(".")
+    return digits(whole) and (not point or digits(part, len(part)))
+
+
+def octal(text: str) -> int:
+    if not text or len(text) > 5 or text.strip("01234567"):
+        raise BadValue(f"{text!r} is no file mode: write it as 1777")
+    return int(text, 8)
 
 
 def duration(text: str) -> int:
     """Nanoseconds of '1m30s', '500ms', '0'."""
-    parts = _DURATION.findall(text)
-    if text != "0" and (not parts or "".join(number + unit for number, unit in parts) != text):
-        raise BadValue(f"{text!r} is no duration: write it as 10s, 1m30s or 500ms")
-    return int(sum(float(number) * _UNITS[unit] for number, unit in parts))
+    total, rest = 0.0, "" if text == "0" else text or "?"
+    while rest:
+        number = rest[: len(rest) - len(rest.lstrip("0123456789."))]
+        rest = rest[len(number) :]
+        unit = next((unit for unit in _UNITS if rest.startswith(unit)), "")
+        if not unit or not _decimal(number):
+            raise BadValue(f"{text!r} is no duration: write it as 10s, 1m30s or 500ms")
+        total += float(number) * _UNITS[unit]
+        rest = rest[len(unit) :]
+    return int(total)
 
 
 def size(text: str) -> int:
-    """Bytes of '512m', '1.5g', '1048576'."""
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
+    """Bytes of '512m', '1.5g', '10 MiB', '1048576'."""
+    number = text.strip().lower()
+    if number.endswith("b"):
+        number = number[:-1].removesuffix("i")
+    unit = number[-1:] if number[-1:] in _POWERS.strip() else ""
+    number = number.removesuffix(unit).rstrip()
+    if not text.isascii() or not _decimal(number):
         raise BadValue(f"{text!r} is no size: write it as 512m, 2g or a number of bytes")
-    return int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " "))
+    return int(float(number) * 1024 ** _POWERS.index(unit or " "))
 
 
 def cpus(text: str) -> int:
@@ -59,7 +82,7 @@ def comma_separated(text: str) -> list[str]:
 
 
 def count(text: str) -> int:
-    if not _COUNT.fullmatch(text):
+    if not digits(text):
         raise BadValue(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
@@ -84,24 +107,33 @@ def pair(text: str) -> tuple[str, str]:
 
 def env(text: str) -> str:
     """'KEY=value'; a bare KEY takes its value from this shell, and is left out there if it has none."""
-    import os
-
     key, equals, _ = text.partition("=")
     if not key:
         raise BadValue(f"{text!r} has no name: write it as NAME=value")
     return text if equals else f"{key}={os.environ[key]}" if key in os.environ else key
 
 
-def env_file(text: str) -> list[str]:
+def lines_of(path: str) -> list[str]:
+    """A file's lines, without comments and empty ones."""
     try:
-        lines = Path(text).read_text().splitlines()
-    except OSError as problem:
-        raise BadValue(f"{text}: {problem.strerror}") from None
-    return [env(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        with open(path) as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise BadValue(f"{path}: {getattr(problem, 'strerror', None) or 'is not text'}") from None
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def env_file(path: str) -> list[str]:
+    """NAME=value lines; a bare NAME has this shell's value, and is left out where that has none."""
+    lines = lines_of(path)
+    for line in lines:
+        if line.partition("=")[0].split() != [line.partition("=")[0]]:
+            raise BadValue(f"{path}: {line!r} has no name: write it as NAME=value")
+    return [env for env in map(env, lines) if "=" in env]
 
 
 def port_number(text: str) -> int:
-    if not _COUNT.fullmatch(text) or not 1 <= int(text) <= 65535:
+    if not digits(text) or not 1 <= int(text) <= 65535:
         raise BadValue(f"{text!r} is no port: it is a number from 1 to 65535")
     return int(text)
 
@@ -171,9 +203,7 @@ def mount(text: str) -> dict[str, Any]:
         wanted["BindOptions"] = {"Propagation": fields["propagation"]}
     tmpfs = {"SizeBytes": size(fields["size"])} if "size" in fields else {}
     if "mode" in fields:
-        if not re.fullmatch("[0-7]{1,5}", fields["mode"]):
-            raise BadValue(f"{text!r}: {fields['mode']!r} is no file mode: write it as 1777")
-        tmpfs["Mode"] = int(fields["mode"], 8)
+        tmpfs["Mode"] = octal(fields["mode"])
     return {**wanted, "TmpfsOptions": tmpfs} if tmpfs else wanted
 
 
@@ -181,7 +211,7 @@ def ulimit(text: str) -> dict[str, Any]:
     """'nofile=1024:2048'."""
     name, values = pair(text)
     soft, _, hard = values.partition(":")
-    if not re.fullmatch(r"-?[0-9]{1,19}", soft) or not re.fullmatch(r"(-?[0-9]{1,19})?", hard):
+    if not all(digits(limit.removeprefix("-"), 19) for limit in (soft, hard or soft)):
         raise BadValue(f"{text!r} is no ulimit: write it as nofile=1024:2048")
     return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
 

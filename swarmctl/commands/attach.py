@@ -6,13 +6,12 @@ from swarmd.swarmctl import output, session, terminal
 from swarmd.swarmctl.client import Client, Refusal, segment
 from swarmd.swarmctl.jsontext import loads
 from swarmd.swarmctl.parser import Args, Parser
+from swarmd.swarmctl.start import start as start_container
+from swarmd.swarmctl.values import DETACH_KEYS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_NOT_FOUND = ("not found", "no such file", "does not exist", "there is no")
-_NOT_RUNNABLE = ("permission denied", "is a directory", "not executable", "exec format", "may not be run")
 
 
 def add_attach(parser: Parser) -> None:
@@ -24,9 +23,7 @@ def add_attach(parser: Parser) -> None:
 
 
 def _add_keys(parser: Parser) -> None:
-    parser.text(
-        "--detach-keys", default="", metavar="KEYS", help=f"keys that detach (default: {terminal.DEFAULT_KEYS})"
-    )
+    parser.text("--detach-keys", default="", metavar="KEYS", help=f"keys that detach (default: {DETACH_KEYS})")
 
 
 def attach(client: Client, args: Args) -> int:
@@ -48,7 +45,7 @@ def attach(client: Client, args: Args) -> int:
 
 def join(client: Client, id: str, streams: dict[str, bool], *, tty: bool, keys: str) -> session.Session:
     """streams: which of stdin, stdout and stderr."""
-    terminal.keys(keys or terminal.DEFAULT_KEYS)  # a wrong word is said before anything happens
+    terminal.keys(keys or DETACH_KEYS)  # a wrong word is said before anything happens
     wanted = {name: True for name, on in streams.items() if on}
     response = client.hijack(f"/containers/{id}/attach", stream=True, detachKeys=keys or None, **wanted)
     return session.Session(response, stdin=streams["stdin"], tty=tty, detach_keys=keys)
@@ -71,14 +68,6 @@ class Ending:
         if "StatusCode" not in found:
             raise Refusal(problem or "the daemon hung up before the container ended", code=125)
         return int(found["StatusCode"])
-
-
-def start_failure(refusal: Refusal) -> Refusal:
-    """The same sentence with the exit code that a shell has for it."""
-    text = str(refusal)
-    cannot_run = any(words in text.lower() for words in _NOT_RUNNABLE)
-    runnable = 126 if cannot_run else 127 if any(words in text for words in _NOT_FOUND) else 125
-    return Refusal(text, refusal.status, runnable if refusal.status in (400, 404, 500) else 125)
 
 
 # ---------------------------------------------------------------- start
@@ -120,10 +109,7 @@ def follow_start(
     joined = join(client, id, streams, tty=tty, keys=keys)
     end = Ending(client, id, removed=auto_remove, started=False)
     with session.signals_to(client, id, signals):
-        try:
-            client.post(f"/containers/{id}/start")
-        except Refusal as refusal:
-            raise start_failure(refusal) from None
+        start_container(client, id)
         with sized(client, id, tty):
             joined.run()
         return 0 if joined.detached else end.code()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote
 
 from swarmd.swarmctl import output
-from swarmd.swarmctl.client import Client, Refusal
+from swarmd.swarmctl.client import Client, Refusal, path_of
 from swarmd.swarmctl.filters import filters
 from swarmd.swarmctl.parser import Args, Parser
 
@@ -103,14 +102,14 @@ def _rows(image: dict[str, Any], in_full: bool) -> list[dict[str, Any]]:
 
 
 def inspect(client: Client, args: Args) -> None:
-    output.inspect([client.get(f"/images/{quote(name)}/json") for name in args.images], args.format)
+    output.inspect([client.get(f"/images/{path_of(name)}/json") for name in args.images], args.format)
 
 
 def remove(client: Client, args: Args) -> int:
     code = 0
     for name in args.images:
         try:
-            for line in client.delete(f"/images/{quote(name)}", force=args.force):
+            for line in client.delete(f"/images/{path_of(name)}", force=args.force):
                 print(*(f"{what}: {which}" for what, which in line.items()))
         except Refusal as refusal:
             print(f"swarmctl: {refusal}", file=sys.stderr)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from urllib.parse import quote
 
 from swarmd.swarmctl import output
-from swarmd.swarmctl.client import Client, Refusal, segment
+from swarmd.swarmctl.client import Client, Refusal, path_of, segment
 from swarmd.swarmctl.parser import Args, Parser
 
 # In the order in which a name is looked up; the cluster's kinds are asked only of a manager.
@@ -65,7 +64,7 @@ def _one(client: Client, name: str, args: Args) -> object:
     for kind, path in _KINDS.items():
         if args.type not in (None, kind):
             continue
-        target = path.format(quote(name) if kind == "image" else segment(name))
+        target = path.format(path_of(name) if kind == "image" else segment(name))
         try:
             return client.get(target, size=True if args.size and kind in _SIZED else None)
         except Refusal as refusal:

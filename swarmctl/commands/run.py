@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 
-from swarmd.swarmctl import container_flags, session, terminal
+from swarmd.swarmctl import container_flags
 from swarmd.swarmctl.client import Client, Refusal, segment
-from swarmd.swarmctl.commands import attach
 from swarmd.swarmctl.container_body import body
 from swarmd.swarmctl.jsontext import loads
 from swarmd.swarmctl.parser import Args, Parser
+from swarmd.swarmctl.start import start
+from swarmd.swarmctl.values import DETACH_KEYS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ def add_run(parser: Parser) -> None:
     parser.usage_code = _DAEMON
     container_flags.add(parser)
     parser.switch("-d", "--detach", help="in the background: print its id")
-    parser.text(
-        "--detach-keys", default="", metavar="KEYS", help=f"keys that detach (default: {terminal.DEFAULT_KEYS})"
-    )
+    parser.text("--detach-keys", default="", metavar="KEYS", help=f"keys that detach (default: {DETACH_KEYS})")
     parser.switch("--sig-proxy", default=True, help="pass signals on to the container (default: true)")
     _add_words(parser)
     parser.set_defaults(run=run)
@@ -44,32 +43,36 @@ def _add_words(parser: Parser) -> None:
 
 
 def create(client: Client, args: Args) -> None:
-    print(_create(client, args, detach=False))
+    print(_create(client, args, body(args, detach=False)))
 
 
 def run(client: Client, args: Args) -> int:
     wanted = body(args, detach=args.detach)
-    streams = {name: bool(wanted.get(f"Attach{name.capitalize()}")) for name in ("stdin", "stdout", "stderr")}
-    session.check_terminal(stdin=streams["stdin"], tty=args.tty)
-    id = _create(client, args, detach=args.detach)
     if args.detach:
-        try:
-            client.post(f"/containers/{id}/start")
-        except Refusal as refusal:
-            raise attach.start_failure(refusal) from None
+        id = _create(client, args, wanted)
+        start(client, id)
         print(id)
         return 0
+    return _run_attached(client, args, wanted)
+
+
+def _run_attached(client: Client, args: Args, wanted: dict[str, Any]) -> int:
+    from swarmd.swarmctl import session
+    from swarmd.swarmctl.commands.attach import follow_start
+
+    streams = {name: bool(wanted.get(f"Attach{name.capitalize()}")) for name in ("stdin", "stdout", "stderr")}
+    session.check_terminal(stdin=streams["stdin"], tty=args.tty)
+    id = _create(client, args, wanted)
     try:
-        return attach.follow_start(
+        return follow_start(
             client, id, streams, tty=args.tty, keys=args.detach_keys, auto_remove=args.rm, signals=args.sig_proxy
         )
     except Refusal as refusal:
         raise Refusal(str(refusal), refusal.status, refusal.code if refusal.code > 1 else _DAEMON) from None
 
 
-def _create(client: Client, args: Args, *, detach: bool) -> str:
-    wanted = body(args, detach=detach)
-    if args.cidfile and Path(args.cidfile).exists():
+def _create(client: Client, args: Args, wanted: dict[str, Any]) -> str:
+    if args.cidfile and os.path.exists(args.cidfile):
         raise Refusal(
             f"{args.cidfile} exists: remove it if no container has it any more, or name another", code=_DAEMON
         )
@@ -80,7 +83,8 @@ def _create(client: Client, args: Args, *, detach: bool) -> str:
     client.warn(made)
     if args.cidfile:
         try:
-            Path(args.cidfile).write_text(made["Id"])
+            with open(args.cidfile, "w") as file:
+                file.write(made["Id"])
         except OSError as problem:
             client.delete(f"/containers/{made['Id']}")
             raise Refusal(f"{args.cidfile}: {(problem.strerror or '').lower()}", code=_DAEMON) from None
