@@ -18,14 +18,28 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from swarmd.runtime import effective, health, launch, probes, restart, spec
+from swarmd.runtime import effective, etc_files, health, joining, launch, probes, restart, spec
 from swarmd.runtime.attach import Replay, Streams, Waiting, attach, resize
 from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.container_files import Place
 from swarmd.runtime.errors import Conflict, NotFound, RuntimeFault, StartError
 from swarmd.runtime.exec import Command, Exec, ExecResult, begin, execute, start_once
 from swarmd.runtime.launch import FindPeer, Host
-from swarmd.runtime.model import ContainerState, Event, Exit, Health, HealthState, Limits, Phase, ProbeResult
+from swarmd.runtime.model import (
+    ContainerConfig,
+    ContainerState,
+    Event,
+    Exit,
+    Health,
+    HealthState,
+    Limits,
+    NetworkRequest,
+    NetworkState,
+    Phase,
+    ProbeResult,
+)
+from swarmd.runtime.network.values import NetworkInfo
+from swarmd.runtime.ports import Sandbox
 from swarmd.runtime.records import Directory, Record, Run
 from swarmd.runtime.spawner_client import readable
 from swarmd.runtime.stages import files
@@ -70,8 +84,7 @@ class Container:
     async def start(self) -> None:
         """Return once the program runs; then `keep` must be run for as long as this object lives."""
         async with self._changing:
-            if self.removed:
-                raise NotFound(f"container {self.state.name} has been removed")
+            self._must_be()
             if self.running:
                 raise Conflict(f"container {self.state.name} is already running")
             self._unwanted.clear()
@@ -105,6 +118,8 @@ class Container:
             health_failing_streak=0,
             health_log=(),
         )
+        for network in sandbox.networks:
+            self._publish_network("connect", network)
         with contextlib.ExitStack() as handed_over:
             clients = self._waiting.take()
             for connection, _ in clients:
@@ -120,6 +135,8 @@ class Container:
         await self._release()
         code = error.exit_code if isinstance(error, StartError) else 125
         ended = Exit(code=code, at=time.time_ns(), error=str(error))
+        for network in self.state.networks:
+            self._publish_network("disconnect", network)
         self._observe(True, phase=Phase.EXITED, pid=0, exit=ended, networks=(), ports=(), health=HealthState.NONE)
         self.directory.forget_run()
         self._idle.set()
@@ -219,6 +236,8 @@ class Container:
         elif ended is None:
             why = "its shim was killed, so how the program ended is not known; what was left of it has been killed"
             ended = Exit(code=137, at=time.time_ns(), error=why)
+        for network in self.state.networks:
+            self._publish_network("disconnect", network)
         self._observe(True, phase=phase, pid=0, exit=ended, networks=(), ports=(), paused=False)
         self.directory.forget_run()
         if ended.oom_killed:
@@ -329,16 +348,49 @@ class Container:
     async def rename(self, name: str) -> None:
         async with self._changing:
             old = self.state.name
-            self._observe(True, name=name)
             if self.running:
                 self._host.networks.rename(self.id, name)
+            self._observe(True, name=name)
             self._publish("rename", oldName=f"/{old}")
+
+    async def connect(self, request: NetworkRequest) -> None:
+        """Add a network: at once where it runs, and at every start to come."""
+        async with self._changing:
+            self._must_be()
+            networks = self._host.networks
+            config = joining.with_network(self.state.name, self.state.config, request, networks.inspect)
+            if self.running:
+                self._joined(await networks.connect(self.id, config.networks[-1], config), config)
+                self._publish_network("connect", self.state.networks[-1])
+            self._observe(True, config=config)
+
+    async def disconnect(self, network: NetworkInfo) -> None:
+        async with self._changing:
+            self._must_be()
+            networks = self._host.networks
+            config = joining.without_network(self.state.name, self.state.config, network, networks.inspect)
+            gone = [one for one in self.state.networks if one.id == network.id]
+            if self.running:
+                self._joined(await networks.disconnect(self.id, network.id, config), config)
+            self._observe(True, config=config)
+            for one in gone:
+                self._publish_network("disconnect", one)
+
+    def _joined(self, sandbox: Sandbox, config: ContainerConfig) -> None:
+        """Say what networks it has now, to it too: its resolvers are addresses of its networks."""
+        for name in ("hosts", "resolv.conf"):
+            content = etc_files.contents(self.id, config, sandbox)[name]
+            (self.directory.path / name).write_bytes(content)  # in place, as it is mounted in the container
+        self._observe(True, networks=sandbox.networks)
+
+    def _must_be(self) -> None:
+        if self.removed:
+            raise NotFound(f"container {self.state.name} has been removed")
 
     async def update(self, limits: Limits, policy: str) -> None:
         """Set other limits, at once where it runs, and another restart policy."""
         async with self._changing:
-            if self.removed:
-                raise NotFound(f"container {self.state.name} has been removed")
+            self._must_be()
             if self.running:
                 cgroup = self._host.cgroups.load(self.id)
                 try:
@@ -371,8 +423,7 @@ class Container:
         async with contextlib.AsyncExitStack() as held:
             if not self.running:
                 await held.enter_async_context(self._changing)
-                if self.removed:
-                    raise NotFound(f"container {self.state.name} has been removed")
+                self._must_be()
                 if self.running:  # started before its turn came
                     await held.aclose()
             yield self.place()
@@ -499,6 +550,11 @@ class Container:
     def _publish(self, action: str, /, **attributes: str) -> None:
         details = {**self.attributes(), **attributes}
         event = Event(type="container", action=action, id=self.id, at=time.time_ns(), attributes=details)
+        self._host.events.publish(event)
+
+    def _publish_network(self, action: str, network: NetworkState) -> None:
+        details = {"container": self.id, "name": network.network, "type": network.driver}
+        event = Event(type="network", action=action, id=network.id, at=time.time_ns(), attributes=details)
         self._host.events.publish(event)
 
 

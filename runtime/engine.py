@@ -29,7 +29,7 @@ from swarmd.runtime.events import Events
 from swarmd.runtime.exec import Command, Exec, ExecResult, Execs
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.launch import Host
-from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, Phase
+from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest, Phase
 from swarmd.runtime.ports import Filter, Networks
 from swarmd.runtime.records import Directory, Record, load_all
 from swarmd.runtime.seccomp import compile_profile, default_profile, oci_profile
@@ -127,6 +127,14 @@ class Engine:
             raise Invalid(f"container {name} has this name already")
         self._check_name(name)
         await container.rename(name)
+
+    async def connect(self, id: str, request: NetworkRequest) -> None:
+        """Add a network to a container. Raises Conflict when it is on it already."""
+        await self._find(id).connect(request)
+
+    async def disconnect(self, id: str, network: str) -> None:
+        """Take a network from a container. Raises NotFound when it is not on it."""
+        await self._find(id).disconnect(self.networks.inspect(network))
 
     async def update(self, id: str, limits: Limits, policy: str) -> None:
         """Raises what setting the limits raises, and then changes nothing."""

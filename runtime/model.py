@@ -257,11 +257,15 @@ class Exit(Struct, frozen=True):
 
 
 class NetworkState(Struct, frozen=True):
+    """A container's interface on a network, which is known by its name; id, driver: the network's too."""
+
     network: str
     address: str = ""  # CIDR
     gateway: str = ""
     mac: str = ""
     interface: str = ""
+    id: str = ""
+    driver: str = ""
 
 
 class ContainerState(Struct, frozen=True):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from swarmd.runtime.images.config import ImageConfig
-from swarmd.runtime.model import ContainerConfig, NetworkState, PortMapping
+from swarmd.runtime.model import ContainerConfig, NetworkRequest, NetworkState, PortMapping
+from swarmd.runtime.network.values import NetworkInfo
 
 
 class Filter(NamedTuple):
@@ -45,7 +46,13 @@ class Networks(Protocol):
         ...
 
     async def release(self, container_id: str) -> None: ...
-    def rename(self, container_id: str, name: str) -> None: ...
+    def rename(self, container_id: str, name: str) -> None:
+        """Raises Conflict for a name by which another is known on the same network."""
+        ...
+
+    def inspect(self, ref: str) -> NetworkInfo: ...
+    async def connect(self, container_id: str, request: NetworkRequest, config: ContainerConfig) -> Sandbox: ...
+    async def disconnect(self, container_id: str, network_id: str, config: ContainerConfig) -> Sandbox: ...
     def sandboxes(self) -> Sequence[str]: ...  # ids of the containers that are attached
 
 

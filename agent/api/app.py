@@ -87,6 +87,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/networks/create", networks.create),
     ("GET", "/networks/{id}", networks.inspect),
     ("DELETE", "/networks/{id}", networks.remove),
+    ("POST", "/networks/{id}/connect", networks.connect),
+    ("POST", "/networks/{id}/disconnect", networks.disconnect),
     ("GET", "/swarm", swarm.inspect),
     ("POST", "/swarm/init", swarm.init),
     ("POST", "/swarm/join", swarm.join),

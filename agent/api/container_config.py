@@ -101,7 +101,9 @@ def _networks(fields: Fields, mode: str) -> tuple[NetworkRequest, ...]:
     mac = fields.text("MacAddress")
     with fields.part("NetworkingConfig") as networking:
         endpoints = networking.raw("EndpointsConfig")
-    requests = [_request(name, endpoint) for name, endpoint in endpoints.items()]
+    requests = [
+        endpoint(name, wanted, f"NetworkingConfig.EndpointsConfig.{name}") for name, wanted in endpoints.items()
+    ]
     found = [
         request
         for request in requests
@@ -115,8 +117,9 @@ def _networks(fields: Fields, mode: str) -> tuple[NetworkRequest, ...]:
     return tuple(found)
 
 
-def _request(name: str, endpoint: Any) -> NetworkRequest:
-    with Fields(endpoint or {}, f"NetworkingConfig.EndpointsConfig.{name}", _ENDPOINT_UNSUPPORTED) as wanted:
+def endpoint(name: str, asked: Any, path: str) -> NetworkRequest:
+    """What is asked of a network, an EndpointSettings; path names it in refusals."""
+    with Fields(asked or {}, path, _ENDPOINT_UNSUPPORTED) as wanted:
         with wanted.part("IPAMConfig", ("IPv6Address", "LinkLocalIPs")) as ipam:
             address = ipam.text("IPv4Address")
         aliases, mac = wanted.texts("Aliases"), wanted.text("MacAddress")

@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from swarmd.agent.api import objects, query
+from swarmd.agent.api.container_config import endpoint
 from swarmd.agent.api.fields import Fields, body
 from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import answer
@@ -112,11 +113,21 @@ async def inspect(request: web.Request) -> web.Response:
         try:
             network = services(request).engine.networks.inspect(ref)
             if not (network.driver == "overlay" and services(request).membership.info().control_available):
-                return answer(_local(network))
+                return answer(_local(network) | {"Containers": _connected(request, network)})
         except runtime.NotFound:
             if scope == "local":
                 raise
     return answer(_overlay(await _find_overlay(request, ref)))
+
+
+def _connected(request: web.Request, network: NetworkInfo) -> dict[str, Any]:
+    shown = {}
+    for state in services(request).engine.list():
+        for one in state.networks:
+            if one.id == network.id:
+                addresses = {"MacAddress": one.mac, "IPv4Address": one.address, "IPv6Address": ""}
+                shown[state.id] = {"Name": state.name, "EndpointID": f"{state.id[:32]}{network.id[:32]}", **addresses}
+    return shown
 
 
 async def remove(request: web.Request) -> web.Response:
@@ -137,6 +148,34 @@ async def _remove_local(request: web.Request, network: NetworkInfo) -> None:
     engine = services(request).engine
     await engine.networks.remove(network.id)
     engine.publish("network", "destroy", network.id, {"name": network.name, "type": network.driver})
+
+
+async def connect(request: web.Request) -> web.Response:
+    with Fields(await body(request)) as fields:
+        container, wanted = _container(request, fields), fields.raw("EndpointConfig")
+    asked = endpoint(_connectable(request).name, wanted, "EndpointConfig")
+    await services(request).engine.connect(container, asked)
+    return web.Response(status=200)
+
+
+async def disconnect(request: web.Request) -> web.Response:
+    with Fields(await body(request)) as fields:
+        container = _container(request, fields)
+        fields.flag("Force")  # there is nothing that it would have to overcome
+    await services(request).engine.disconnect(container, _connectable(request).id)
+    return web.Response(status=200)
+
+
+def _container(request: web.Request, fields: Fields) -> str:
+    ref = fields.text("Container")
+    if not ref:
+        raise Invalid("field Container is required: name the container")
+    return services(request).engine.inspect(ref).id
+
+
+def _connectable(request: web.Request) -> NetworkInfo:
+    """One that containers can be connected to: bridges of this node, and the overlays that it has."""
+    return services(request).engine.networks.inspect(request.match_info["id"])
 
 
 async def prune(request: web.Request) -> web.Response:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import ipaddress
+import itertools
 import logging
 import os
 import secrets
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from swarmd.runtime import joining
 from swarmd.runtime.errors import Conflict, Exhausted, Invalid, NotFound, RuntimeFault
 from swarmd.runtime.model import ContainerConfig, NetworkRequest, NetworkState, PortMapping
 from swarmd.runtime.network import overlay, ruleset
@@ -198,8 +200,6 @@ class NetworkManager:
             return Sandbox("", nameservers=config.dns.nameservers)
         if container_id in self._records:
             raise Conflict(f"container {name or container_id} already has a sandbox")
-        if config.network_mode not in ("bridge", "none", "host") and not config.networks:
-            config = msgspec.structs.replace(config, networks=(NetworkRequest(network=config.network_mode),))
         record = self._acquire(container_id, name, config)
         try:
             self._save_record(record)
@@ -219,8 +219,8 @@ class NetworkManager:
         ports: list[PortMapping] = []
         try:
             # One by one, so that what was had before a refusal is known and given back.
-            for request in self._requests(config):
-                attachments += [self._reserve(request)]
+            for request in joining.requests(config):
+                attachments += [self._reserve(request, len(attachments))]
             if config.ports and not attachments:
                 raise Invalid(f"container {name} publishes ports but has no network")
             for port in config.ports:
@@ -235,13 +235,7 @@ class NetworkManager:
             ports=tuple(ports),
         )
 
-    @staticmethod
-    def _requests(config: ContainerConfig) -> Sequence[NetworkRequest]:
-        if config.networks:
-            return config.networks
-        return (NetworkRequest(network="bridge"),) if config.network_mode == "bridge" else ()
-
-    def _reserve(self, request: NetworkRequest) -> Attachment:
+    def _reserve(self, request: NetworkRequest, number: int) -> Attachment:
         network = self.inspect(request.network)
         given, _, prefix = request.address.partition("/")
         if network.driver == "overlay" and not given:
@@ -258,6 +252,7 @@ class NetworkManager:
             host_interface=f"{self._prefix}v" + "".join(secrets.choice(LETTERS) for _ in range(7)),
             aliases=request.aliases,
             mac=request.mac or mac_of(address),
+            number=number,
         )
 
     def _give_back(self, attachments: Iterable[Attachment], ports: Iterable[PortMapping]) -> None:
@@ -268,13 +263,23 @@ class NetworkManager:
             self._ports.let_go(port)
 
     def _sandbox(self, record: Record, config: ContainerConfig) -> Sandbox:
+        found = [(a, self.inspect(a.network_id)) for a in record.attachments]
         networks = tuple(
-            NetworkState(network=a.network, address=a.address, gateway=a.gateway, mac=a.mac, interface=f"eth{number}")
-            for number, a in enumerate(record.attachments)
+            NetworkState(
+                network=a.network,
+                address=a.address,
+                gateway=a.gateway,
+                mac=a.mac,
+                interface=a.interface,
+                id=network.id,
+                driver=network.driver,
+            )
+            for a, network in found
         )
-        own = [self.inspect(a.network_id).gateway for a in record.attachments]
+        own = [network.gateway for _, network in found]
         servers = config.dns.nameservers or tuple(own[:1]) or host_resolvers()
-        names = tuple(n for n in (config.hostname, record.name) if n) or (record.container_id[:12],)
+        # Not the container's name, which may change: that is answered by DNS.
+        names = (config.hostname or record.container_id[:12],)
         hosts = tuple((a.ip, names) for a in record.attachments)
         return Sandbox(str(self._netns / record.container_id), networks, record.ports, servers, hosts)
 
@@ -286,11 +291,51 @@ class NetworkManager:
         if record := self._records.pop(container_id, None):
             await asyncio.shield(self._undo(record))
 
+    async def connect(self, container_id: str, request: NetworkRequest, config: ContainerConfig) -> Sandbox:
+        """Add a network to a container that runs, whose configuration is then config."""
+        before = self._records[container_id]
+        taken = {attachment.number for attachment in before.attachments}
+        attachment = self._reserve(request, next(n for n in itertools.count() if n not in taken))
+        after = msgspec.structs.replace(before, attachments=(*before.attachments, attachment))
+        path = self._netns / container_id
+        try:
+            self._save_record(after)
+            self._records[container_id] = after
+            await self._kernel.run(self._wiring.connect, before, after, path)
+        except BaseException:
+            self._records[container_id] = before
+            await asyncio.shield(self._take_away(after, before))
+            raise
+        return self._sandbox(after, config)
+
+    async def disconnect(self, container_id: str, network_id: str, config: ContainerConfig) -> Sandbox:
+        """Take a network from a container that runs, whose configuration is then config."""
+        before = self._records[container_id]
+        kept = tuple(a for a in before.attachments if a.network_id != network_id)
+        after = msgspec.structs.replace(before, attachments=kept)
+        self._records[container_id] = after
+        await asyncio.shield(self._take_away(before, after))
+        return self._sandbox(after, config)
+
+    async def _take_away(self, before: Record, after: Record) -> None:
+        await self._kernel.run(self._wiring.disconnect, before, after, self._netns / before.container_id)
+        self._give_back([a for a in before.attachments if a not in after.attachments], ())
+        # Last: until here, the release of the container would find what there is to take away.
+        self._save_record(after)
+
     def rename(self, container_id: str, name: str) -> None:
-        """Let others find the container by its new name from now on."""
-        if record := self._records.get(container_id):
-            self._records[container_id] = msgspec.structs.replace(record, name=name)
-            self._save_record(self._records[container_id])
+        """Let others find the container by its new name from now on. Raises Conflict for another's alias."""
+        record = self._records.get(container_id)
+        if record is None:
+            return
+        networks = {attachment.network_id for attachment in record.attachments}
+        for other in self._records.values():
+            for attachment in other.attachments if other is not record else ():
+                if attachment.network_id in networks and name.lower() in map(str.lower, attachment.aliases):
+                    where = f"container {other.name or other.container_id[:12]} on network {attachment.network}"
+                    raise Conflict(f"the name {name} is an alias of {where}: choose another, or disconnect that one")
+        self._records[container_id] = msgspec.structs.replace(record, name=name)
+        self._save_record(self._records[container_id])
 
     async def _undo(self, record: Record) -> None:
         path = self._netns / record.container_id
@@ -436,7 +481,11 @@ class NetworkManager:
         self._netns.mkdir(parents=True, exist_ok=True)
         (self._state / "sandboxes").mkdir(parents=True, exist_ok=True)
         for path in sorted((self._state / "sandboxes").glob("*.json")):
-            record = msgspec.json.decode(path.read_bytes(), type=Record)
+            try:
+                record = _numbered(msgspec.json.decode(path.read_bytes(), type=Record))
+            except msgspec.DecodeError:  # not synced: what it named went down with the host
+                path.unlink()
+                continue
             self._records[record.container_id] = record
         if (path := self._state / "networks.json").exists():
             saved = msgspec.json.decode(path.read_bytes(), type=tuple[NetworkInfo, ...])
@@ -470,6 +519,14 @@ class NetworkManager:
 
     def _save_networks(self) -> None:
         write(self._state / "networks.json", tuple(self._networks.values()))
+
+
+def _numbered(record: Record) -> Record:
+    """Of a swarmd that numbered interfaces by their place alone."""
+    if len({attachment.number for attachment in record.attachments}) == len(record.attachments):
+        return record
+    numbered = (msgspec.structs.replace(a, number=number) for number, a in enumerate(record.attachments))
+    return msgspec.structs.replace(record, attachments=tuple(numbered))
 
 
 def ingress_mapping(port: Balanced) -> PortMapping:

@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 
 NLM_REQUEST, NLM_ACK, NLM_EXCL, NLM_CREATE, NLM_REPLACE, NLM_APPEND, NLM_DUMP = 1, 4, 0x200, 0x400, 0x100, 0x800, 0x300
 NEWLINK, DELLINK, GETLINK, NEWADDR, NEWROUTE, NEWNEIGH, DELNEIGH, GETNEIGH, NEWRULE = 16, 17, 18, 20, 24, 28, 29, 30, 32
+DELRULE = 33
 GETADDR = 22
 IFF_UP = 1
 SETLINK, LINK_PORT, PORT_HAIRPIN = 19, 12, 4
@@ -177,6 +178,10 @@ class Netlink:
         """Answers from this address leave by its own network, whatever the default route is."""
         head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 32, 0, table, 0, 0, 1, 0)
         self._request(NEWRULE, NLM_CREATE, head + attribute(2, ip_bytes(source)), f"cannot add a rule for {source}")
+
+    def delete_source_rule(self, source: str, table: int) -> None:
+        head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 32, 0, table, 0, 0, 1, 0)
+        self._request(DELRULE, 0, head + attribute(2, ip_bytes(source)), f"cannot remove the rule for {source}")
 
     # ------------------------------------------------------------ neighbours
 

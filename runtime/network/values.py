@@ -33,6 +33,11 @@ class Attachment(Struct, frozen=True, kw_only=True):
     host_interface: str
     mac: str
     aliases: tuple[str, ...] = ()
+    number: int = 0  # of its interface inside, ethN, and of its own routing table; none of one container has another's
+
+    @property
+    def interface(self) -> str:
+        return f"eth{self.number}"
 
     @property
     def ip(self) -> str:

@@ -79,10 +79,10 @@ class Wiring:
     def wire(self, record: Record, path: Path, local: Sequence[str], netns: str = "") -> None:
         fd = self.kernel.take(path, netns)
         try:
-            for number, attachment in enumerate(record.attachments):
-                self._wire_one(number, attachment, fd)
+            for attachment in record.attachments:
+                self._wire_one(attachment, fd)
             with self.kernel.inside(fd), Netlink() as inner:
-                configure(inner, record)
+                configure(inner, record, record.attachments)
         finally:
             os.close(fd)
         text = ruleset.ports("add", self.table, port_rules(record))
@@ -90,11 +90,48 @@ class Wiring:
         if text:
             self._nft.run(text)
 
-    def _wire_one(self, number: int, attachment: Attachment, fd: int) -> None:
+    def connect(self, before: Record, after: Record, path: Path) -> None:
+        """Add to a sandbox in use what it did not have before."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            new = [attachment for attachment in after.attachments if attachment not in before.attachments]
+            for attachment in new:
+                self._wire_one(attachment, fd)
+            with self.kernel.inside(fd), Netlink() as inner:
+                configure(inner, after, new)
+        finally:
+            os.close(fd)
+        self._move_ports(before, after)
+
+    def disconnect(self, before: Record, after: Record, path: Path) -> None:
+        """Take from a sandbox in use what it is no longer to have; again without harm."""
+        gone = [attachment for attachment in before.attachments if attachment not in after.attachments]
+        for attachment in gone:
+            self.remove_link(attachment.host_interface)  # the end inside goes with it, and its routes
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with self.kernel.inside(fd), Netlink() as inner:
+                for attachment in gone:
+                    with contextlib.suppress(OSError):  # the first with a gateway has none
+                        inner.delete_source_rule(attachment.ip, 100 + attachment.number)
+                configure(inner, after, ())
+        finally:
+            os.close(fd)
+        self._move_ports(before, after)
+
+    def _move_ports(self, before: Record, after: Record) -> None:
+        if (old := port_rules(before)) != (new := port_rules(after)):
+            for rule in old:
+                with contextlib.suppress(RuntimeFault):  # moved before
+                    self._nft.run(ruleset.ports("delete", self.table, [rule]))
+            if new:
+                self._nft.run(ruleset.ports("add", self.table, new))
+
+    def _wire_one(self, attachment: Attachment, fd: int) -> None:
         self._netlink.add_veth(
             attachment.host_interface,
             master=socket.if_nametoindex(attachment.bridge),
-            peer=f"eth{number}",
+            peer=attachment.interface,
             peer_mac=attachment.mac,
             peer_netns=fd,
             mtu=attachment.mtu,
@@ -142,19 +179,19 @@ class Wiring:
             os.close(fd)
 
 
-def configure(inner: Netlink, record: Record) -> None:
+def configure(inner: Netlink, record: Record, new: Sequence[Attachment]) -> None:
     """Addresses and routes inside; answers from an address that is not the default route's leave by its own network."""
     links = inner.links()
     default = next((a for a in record.attachments if a.gateway), None)
-    for number, attachment in enumerate(record.attachments):
-        index = links[f"eth{number}"].index
+    for attachment in new:
+        index = links[attachment.interface].index
         inner.set_up(index)
         inner.add_address(index, attachment.address)
-        if attachment is default:
-            inner.add_default_route(attachment.gateway, index)
-        elif attachment.gateway:
-            inner.add_default_route(attachment.gateway, index, table=100 + number)
-            inner.add_source_rule(attachment.ip, 100 + number)
+        if attachment.gateway and attachment is not default:
+            inner.add_default_route(attachment.gateway, index, table=100 + attachment.number)
+            inner.add_source_rule(attachment.ip, 100 + attachment.number)
+    if default:
+        inner.add_default_route(default.gateway, links[default.interface].index)
 
 
 def port_rules(record: Record) -> list[PortRule]:

@@ -17,14 +17,14 @@ from swarmd.proto import objects_pb2 as pb
 from swarmd.proto.clock import timestamp
 from swarmd.proto.errors import AlreadyExists, Conflict, FailedPrecondition, NotFound
 from swarmd.proto.ids import new_id
-from swarmd.runtime import errors
+from swarmd.runtime import errors, joining
 from swarmd.runtime.attach import Replay, Streams
 from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.changes import Change
 from swarmd.runtime.container_files import Found
 from swarmd.runtime.exec import Command, Exec, start_once
 from swarmd.runtime.images.store import ImageStore
-from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, Phase
+from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest, Phase
 from swarmd.runtime.network.values import NetworkInfo
 
 NOW = 1_700_000_000_000_000_000
@@ -99,6 +99,15 @@ class FakeEngine:
 
     async def rename(self, id: str, name: str) -> None:
         self._set(id, "rename", name=name)
+
+    async def connect(self, id: str, request: NetworkRequest) -> None:
+        config = joining.with_network(id, self.inspect(id).config, request, self.networks.inspect)
+        self._set(id, "update", config=config)
+
+    async def disconnect(self, id: str, network: str) -> None:
+        found = self.networks.inspect(network)
+        config = joining.without_network(id, self.inspect(id).config, found, self.networks.inspect)
+        self._set(id, "update", config=config)
 
     async def update(self, id: str, limits: Limits, policy: str) -> None:
         config = msgspec.structs.replace(self.inspect(id).config, limits=limits, restart=policy)
