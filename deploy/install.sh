@@ -36,6 +36,7 @@ install_program() {
   say "swarmd into $prefix"
   [ -x "$prefix/bin/python" ] || python3 -m venv "$prefix"
   "$prefix/bin/pip" install -q --disable-pip-version-check --upgrade .
+  deploy/entry.sh "$prefix"
   ln -sf "$prefix/bin/swarmctl" /usr/local/bin/swarmctl
   install -m 0644 deploy/systemd/swarmd.service "$unit"
 }

@@ -49,5 +49,6 @@ if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
   say "installing the project into .venv"
   [ -x .venv/bin/python ] || "$python" -m venv .venv
   .venv/bin/python -m pip install -q --disable-pip-version-check -e ".$extras"
+  deploy/entry.sh .venv
   echo "$wanted" >.venv/installed
 fi

@@ -40,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def command() -> NoReturn:
     """The program: `main`, and an end without the interpreter's own, which takes two milliseconds to free memory."""
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 141
     os._exit(code)
 
 

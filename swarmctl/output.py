@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from swarmd.swarmctl.jsontext import dumps
+from swarmd.swarmctl.jsontext import dumps, indented, readable
 from swarmd.swarmctl.parser import Args
 
 TYPE_CHECKING = False
@@ -61,20 +61,14 @@ def inspect(objects: Sequence[Any], form: str | None) -> None:
         for one in objects:
             print(render(unescaped(form), one))
     else:
-        import json
-
-        print(json.dumps(objects, indent=None if form else 4, ensure_ascii=False))
+        print(readable(objects) if form else indented(objects))
 
 
 def inspect_one(one: Any, form: str | None, default: str) -> None:
     """One object: by the user's template, as JSON, or by ours."""
-    import json
-
     from swarmd.swarmctl.template import render
 
-    print(
-        json.dumps(one, ensure_ascii=False) if form == "json" else render(unescaped(form or default), one), flush=True
-    )
+    print(readable(one) if form == "json" else render(unescaped(form or default), one), flush=True)
 
 
 def each(names: Iterable[str], action: Callable[[str], None]) -> int:

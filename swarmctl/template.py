@@ -7,14 +7,20 @@
 A template is parsed into a list of nodes, and rendered on plain JSON values.
 """
 
-import json
+from __future__ import annotations
+
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from swarmd.swarmctl.client import Refusal
+from swarmd.swarmctl.jsontext import loads
 from swarmd.swarmctl.template_functions import FUNCTIONS, shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    _Names = dict[str, Any]
 
 _TAG = re.compile(r"\{\{(-?)\s*(.*?)\s*(-?)\}\}", re.DOTALL)
 _WORD = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|`[^`]*`|\(|\)|\||:=|=|,|[^\s()|,=:]+)""")
@@ -24,25 +30,31 @@ class TemplateError(Refusal):
     pass
 
 
-@dataclass
 class Text:
-    text: str
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
-@dataclass
 class Value:
-    words: list[str]
+    __slots__ = ("words",)
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
 
 
-@dataclass
 class Block:
     """range, with or if, with what it holds. joined: an `else if`, which ends with the block around it."""
 
-    kind: str
-    words: list[str]
-    body: list["Node"] = field(default_factory=list)
-    other: list["Node"] = field(default_factory=list)
-    joined: bool = False
+    __slots__ = ("body", "joined", "kind", "other", "words")
+
+    def __init__(self, kind: str, words: list[str], joined: bool = False) -> None:
+        self.kind = kind
+        self.words = words
+        self.joined = joined
+        self.body: list[Node] = []
+        self.other: list[Node] = []
 
 
 Node = Text | Value | Block
@@ -96,8 +108,6 @@ def _open(block: Block, open_blocks: list[Block], targets: list[list[Node]]) -> 
 
 
 # ---------------------------------------------------------------- rendering; `names` are the variables, and $ the top
-
-_Names = dict[str, Any]
 
 
 def _render(nodes: Sequence[Node], data: Any, names: _Names) -> str:
@@ -207,7 +217,7 @@ def _closing(words: Sequence[str]) -> int:
 def _operand(word: str, data: Any, names: _Names) -> Any:
     if word.startswith('"'):
         try:
-            return json.loads(word)
+            return loads(word)
         except ValueError as problem:
             raise TemplateError(f"template: {word} is no text: {problem}") from None
     if word.startswith("`"):

@@ -1,9 +1,15 @@
 """The functions that templates may call, as Go's text/template and Docker's CLI name them."""
 
-import json
+from __future__ import annotations
+
 import re
-from collections.abc import Callable
-from typing import Any
+
+from swarmd.swarmctl.jsontext import compact, readable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 _VERB = re.compile(r"%([-+# 0]*)(\d{0,5})(?:\.(\d{1,5}))?([vsdqtfxX%])", re.ASCII)
 
@@ -36,7 +42,7 @@ def _printf(form: str, *values: Any) -> str:
             return f"%{flags}{width}{point}{verb}" % int(value)
         if verb == "f":
             return f"%{flags}{width}{point}f" % float(value)
-        text = json.dumps(str(value), ensure_ascii=False) if verb == "q" else shown(value)
+        text = readable(str(value)) if verb == "q" else shown(value)
         return f"%{flags}{width}{point}s" % text
 
     return _VERB.sub(one, form)
@@ -72,7 +78,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "index": _index,
     "slice": _slice,
     "len": lambda value: len(value or ()),
-    "json": lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False),
+    "json": compact,
     "join": lambda values, separator: separator.join(map(shown, values or ())),
     "split": lambda text, separator: text.split(separator),
     "lower": lambda text: text.lower(),

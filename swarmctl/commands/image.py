@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
-from pathlib import Path
 
 from swarmd.swarmctl import output
 from swarmd.swarmctl.client import Client, Refusal, path_of
@@ -59,7 +57,7 @@ def _opened(name: str) -> IO[bytes]:
             raise Refusal("there is no archive: name a file, or send one to standard input")
         return sys.stdin.buffer
     try:
-        return Path(name).open("rb")
+        return open(name, "rb")
     except OSError as problem:
         raise Refusal(f"{name}: {(problem.strerror or str(problem)).lower()}") from None
 
@@ -91,10 +89,9 @@ def listing(client: Client, args: Args) -> None:
 
 
 def _rows(image: dict[str, Any], in_full: bool) -> list[dict[str, Any]]:
-    made = datetime.fromtimestamp(image["Created"], UTC).isoformat()
     shared = {
         "ID": image["Id"] if in_full else image["Id"].removeprefix("sha256:")[:12],
-        "CreatedSince": output.ago(made.removesuffix("+00:00")) if image["Created"] else "N/A",
+        "CreatedSince": output.since(image["Created"]) if image["Created"] else "N/A",
         "Size": output.size(image["Size"]),
     }
     names = [_split(name) for name in image["RepoTags"]] or [("<none>", "<none>")]

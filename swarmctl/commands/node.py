@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 
 from swarmd.swarmctl import output, tasks, values
 from swarmd.swarmctl.client import Client, Refusal, segment
@@ -105,7 +104,7 @@ def inspect(client: Client, args: Args) -> None:
 
 
 def update(client: Client, args: Args) -> None:
-    client.revise("nodes", args.node, partial(_updated, args))
+    client.revise("nodes", args.node, lambda node: _updated(args, node))
     print(args.node)
 
 

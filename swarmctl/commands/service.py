@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 
 from swarmd.swarmctl import output, progress, service_spec, tasks, values
 from swarmd.swarmctl.client import Client, Refusal, segment
@@ -144,15 +143,18 @@ def rollback(client: Client, args: Args) -> int:
 def scale(client: Client, args: Args) -> int:
     code = 0
     for name, replicas in args.wanted:
-        code = _revise(client, name, partial(_scaled, replicas), args) or code
+        code = _revise(client, name, _scaled_to(replicas), args) or code
         if args.detach:
             print(f"{name} scaled to {replicas}")
     return code
 
 
-def _scaled(replicas: int, service: Any) -> Any:
-    service["Spec"]["Mode"]["Replicated"]["Replicas"] = replicas
-    return service["Spec"]
+def _scaled_to(replicas: int) -> Callable[[Any], Any]:
+    def edit(service: Any) -> Any:
+        service["Spec"]["Mode"]["Replicated"]["Replicas"] = replicas
+        return service["Spec"]
+
+    return edit
 
 
 def _revise(client: Client, name: str, edit: Callable[[Any], Any], args: Args, rollback: str | None = None) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from swarmd.swarmctl import values
 from swarmd.swarmctl.client import Client, Refusal
 from swarmd.swarmctl.parser import Args, Parser
@@ -99,7 +97,8 @@ def _etcd(args: Args) -> dict[str, Any] | None:
 
 def _pem(path: str) -> str:
     try:
-        return Path(path).read_text(errors="replace")
+        with open(path, errors="replace") as file:
+            return file.read()
     except OSError as problem:
         raise Refusal(f"{path}: {(problem.strerror or str(problem)).lower()}") from None
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from swarmd.swarmctl import output
 from swarmd.swarmctl.client import Client
+from swarmd.swarmctl.jsontext import dumps
 from swarmd.swarmctl.parser import Args, Parser
 
 TYPE_CHECKING = False
@@ -59,7 +58,7 @@ def df(client: Client, args: Args) -> None:
         "BuildCache": cache(found),
     }
     if args.format == "json":
-        print(json.dumps(parts))
+        print(dumps(parts))
     elif args.format not in (None, "table"):
         output.inspect_one(parts, args.format, "")
     else:
