@@ -24,13 +24,17 @@ _LONGEST_MESSAGE = 300
 
 
 class Broken(Exception):
-    """The connection failed; again: whether another try may fare better. fault is what to say when there is none."""
+    """The connection failed; fault is what to say when nothing else helps.
 
-    def __init__(self, fault: RuntimeFault, again: bool = True, met: bool = True) -> None:
+    again: whether another try may fare better; met: whether something listened there; plain: it did, but without TLS.
+    """
+
+    def __init__(self, fault: RuntimeFault, again: bool = True, met: bool = True, plain: bool = False) -> None:
         super().__init__(str(fault))
         self.fault = fault
         self.again = again
-        self.met = met  # whether something listened there at all
+        self.met = met
+        self.plain = plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,12 @@ def connection(error: BaseException, host: str, https: bool, certificates: str) 
             return Broken(Unavailable(f"{text}/ca.crt, or declare it an insecure registry"), again=False)
         case aiohttp.ClientSSLError() if "WRONG_VERSION_NUMBER" in str(error) or "RECORD_LAYER_FAILURE" in str(error):
             text = f"registry {host} answers without TLS, where https is expected: declare it an insecure registry"
-            return Broken(Unavailable(f"{text} if that is meant"), again=False)
+            return Broken(Unavailable(f"{text} if that is meant"), again=False, plain=True)
+        case aiohttp.ClientSSLError():
+            text = f"registry {host} and we could not agree on TLS ({cleaned(str(error.os_error))})"
+            return Broken(
+                Unavailable(f"{text}: check its version of TLS, and the certificates in {certificates}"), False
+            )
         case aiohttp.ClientProxyConnectionError():
             return Broken(Unavailable(f"the proxy for registry {host} can't be reached: {_plain(error)}"), met=False)
         case aiohttp.ClientHttpProxyError():

@@ -17,6 +17,7 @@ class Registries:
     """An asynchronous context: connections, tokens and what is known of hosts end with it."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self._transport = Transport(settings)
         self._client = Client(self._transport)
 

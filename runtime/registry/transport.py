@@ -18,6 +18,7 @@ from swarmd.runtime.registry.trust import Trust
 Body = bytes | AsyncIterator[bytes]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_NO_TLS = 400  # what servers with TLS answer those without
 _MOST_REDIRECTS = 5
 _BUFFER = 1 << 20  # bytes of an answer kept for a reader that is behind; a full one slows the sender down
 _CHECKING = 10
@@ -29,7 +30,8 @@ class Transport:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._trust = Trust(settings)
-        self._speaks: dict[str, str] = {}  # the scheme that an insecure host answered
+        self._speaks: dict[str, str] = {}  # the scheme that a host answered
+        self._met: set[str] = set()
         patience = settings.patience
         self._timeout = _timeout(patience.connect, patience.silence)
         # A registry reads all of an upload once more before it says that it has it.
@@ -58,22 +60,36 @@ class Transport:
         """
         if isinstance(place, URL):
             return await self._follow(method, place, headers, body)
-        first = self._speaks.get(endpoint.host)
-        schemes = (first,) if first in endpoint.schemes else endpoint.schemes
-        for scheme in schemes:
+        known = self._speaks.get(endpoint.host)
+        if known in endpoint.schemes:
+            try:
+                answer = await self._follow(method, endpoint.url(known, place), headers, body)
+            except Broken:
+                self._speaks.pop(endpoint.host, None)  # it may have changed over to TLS
+                raise
+            if answer.status == _NO_TLS:
+                self._speaks.pop(endpoint.host, None)
+            return answer
+        failed: Broken | None = None
+        for scheme in endpoint.schemes:
             try:
                 answer = await self._follow(method, endpoint.url(scheme, place), headers, body)
-            except Broken:
-                if scheme == schemes[-1] or not isinstance(body, bytes):
-                    raise
+            except Broken as broken:
+                failed = failed if failed and failed.met and not broken.met else broken
+                if not isinstance(body, bytes):
+                    break
             else:
+                if failed is not None and not failed.plain and answer.status == _NO_TLS:
+                    answer.release()
+                    break
                 self._speaks[endpoint.host] = scheme
                 return answer
-        raise AssertionError("an endpoint has a scheme")
+        assert failed is not None  # an endpoint has a scheme
+        raise failed
 
     def known(self, host: str) -> bool:
         """Whether a host has answered before, so that one that doesn't now may be starting again."""
-        return host in self._speaks
+        return host in self._met
 
     async def _follow(self, method: str, url: URL, headers: dict[str, str], body: Body) -> aiohttp.ClientResponse:
         for _ in range(_MOST_REDIRECTS):
@@ -112,7 +128,7 @@ class Transport:
         except OSError as error:
             raise Invalid(f"the certificates for registry {host} can't be read: {error}") from None
         try:
-            return await self._session.request(
+            answer = await self._session.request(
                 method,
                 url,
                 headers=headers,
@@ -124,6 +140,8 @@ class Transport:
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self.explained(error, url) from error
+        self._met.add(host)
+        return answer
 
     def explained(self, error: BaseException, url: URL) -> Broken:
         host = authority(url)

@@ -48,7 +48,8 @@ class Seen:
 class Proxy:
     """host: where it listens; seen: every request; faults: what is still to happen."""
 
-    def __init__(self, upstream: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, upstream: str, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+        self._port = port
         self._upstream = upstream
         self._tls = tls
         self.faults: list[Fault] = []
@@ -60,7 +61,7 @@ class Proxy:
         self._session = aiohttp.ClientSession(auto_decompress=False)
         self._runner = web.ServerRunner(web.Server(self._handle))
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls)
         await site.start()
         self.host = "{}:{}".format(*self._runner.addresses[0])
         return self

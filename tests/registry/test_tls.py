@@ -49,6 +49,16 @@ async def test_locations_without_tls_are_asked_with_it(certificates: Certificate
             assert await collected(repository.blob(described(data))) == data
 
 
+async def test_an_insecure_registry_may_change_over_to_tls(certificates: Certificates, plain: str) -> None:
+    async with Registries(Settings(patience=QUICK)) as registries:
+        async with Proxy(plain) as before:
+            repository = registries.repository(named(before.host, "changed"), actions=PUSH)
+            await push_image(repository, "v1")
+            port = int(before.host.rpartition(":")[2])
+        async with Proxy(plain, certificates.context(), port):
+            await repository.resolve("v1")
+
+
 async def test_a_redirect_from_https_to_http_is_refused(certificates: Certificates, plain: str, tmp_path: Path) -> None:
     async with Proxy(plain, certificates.context()) as proxy, Proxy(plain) as elsewhere:
         settings = Settings(insecure=(), certificates=(certificates.trusted_by(tmp_path, proxy.host),), patience=QUICK)

@@ -159,8 +159,9 @@ async def test_a_slow_source_is_waited_for(proxy: Proxy, repository: Repository)
 
     async def open_at(offset: int) -> AsyncIterator[bytes]:
         async for piece in pieces(offset):
-            await asyncio.sleep(QUICK.silence * 1.2)
             yield piece
+            await asyncio.sleep(QUICK.silence * 1.2 if not offset else 0)
+            offset += 1
 
     await repository.push_blob(described(data), open_at)
     assert proxy.count("PATCH", "uploads") == 1
