@@ -24,8 +24,10 @@ async def download(access: Access, descriptor: Descriptor, offset: int, verify: 
     verify hashes what passes, and raises Corrupt at the end if all of it is not what the digest says; one who hashes
     anyway turns it off, as one who starts in the middle must. Tries without 256 KiB of progress are bounded.
     """
-    hashed = hashlib.new(descriptor.digest.partition(":")[0]) if verify and not offset else None
     sources = access.client.well(access.endpoints)
+    # A mirror is always checked: one that is wrong must not be asked again.
+    checked = not offset and (verify or len(sources) > 1)
+    hashed = hashlib.new(descriptor.digest.partition(":")[0]) if checked else None
     waits = Waits(access.client.transport.settings.patience)
     at = counted = offset
     while at < descriptor.size:

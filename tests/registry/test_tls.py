@@ -1,11 +1,12 @@
 """Certificates: a private authority, one of our own, and no way down from https."""
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
-from swarmd.runtime.errors import Unavailable
+from swarmd.runtime.errors import RuntimeFault, Unavailable
 from swarmd.runtime.registry import Credentials, Registries, Settings
 from tests.registry.conftest import QUICK, Certificates
 from tests.registry.distribution import registry
@@ -78,20 +79,57 @@ async def test_no_password_goes_without_tls_to_a_registry_that_should_have_it(pl
         assert not proxy.seen
 
 
-async def test_what_is_no_http_is_explained(certificates: Certificates) -> None:
-    async def greet(request: web.BaseRequest) -> web.StreamResponse:
-        assert request.transport is not None
-        request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n")
-        request.transport.close()
-        return web.Response()
+OK = b"HTTP/1.1 200 OK\r\n"
+DIGEST = b"Docker-Content-Digest: " + described(b"x").digest.encode() + b"\r\n"
 
-    runner = web.ServerRunner(web.Server(greet))
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host = "{}:{}".format(*runner.addresses[0])
-        async with Registries(Settings(patience=QUICK)) as registries:
-            with pytest.raises(Unavailable, match=f"registry {host}"):
-                await registries.repository(named(host, "x")).resolve("v1")
-    finally:
-        await runner.cleanup()
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"",
+        b"\0" * 5000,
+        b"HTTP/1.1 200 OK",
+        b"HTTP/9.9 abc\r\n\r\n",
+        b"HTTP/1.1 99 low\r\n\r\n",
+        OK + b"A: " + b"x" * 100_000 + b"\r\n\r\n",
+        OK + b"Content-Length: -5\r\n\r\n",
+        OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+        OK + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+        OK + b"Content-Type: \xff\xfe\r\n" + DIGEST + b"Content-Length: 99999999999999999999\r\n\r\n",
+        OK + b"Content-Type: a/b\r\nDocker-Content-Digest: ../../etc\r\nContent-Length: 5\r\n\r\nabcde",
+        b"HTTP/1.1 307 X\r\nLocation: http://[\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 307 X\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 307 X\r\nLocation: http://a b/\xff\r\nContent-Length: 0\r\n\r\n",
+        b'HTTP/1.1 401 X\r\nWWW-Authenticate: Bearer realm="http://["\r\nContent-Length: 0\r\n\r\n',
+        b'HTTP/1.1 401 X\r\nWWW-Authenticate: Bearer realm="/relative"\r\nContent-Length: 0\r\n\r\n',
+        b"HTTP/1.1 429 X\r\nRetry-After: 1e9\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    ],
+)
+async def test_what_is_no_registry_is_explained(answer: bytes) -> None:
+    """Whatever answers, one sentence names it; nothing else is raised."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.read(65536)
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, Registries(Settings(patience=QUICK)) as registries:
+        repository = registries.repository(named(host, "x"), actions=PUSH)
+        for asked in (
+            repository.resolve("v1"),
+            repository.manifest("v1"),
+            collected(repository.blob(described(b"x" * 100))),
+            repository.push_blob(described(b"x"), opener(b"x")),
+            repository.tags(),
+            registries.check_login(Credentials(username="me", password="secret", server=host)),
+        ):
+            with pytest.raises(RuntimeFault, match=host):
+                await asked
