@@ -1,0 +1,1 @@
+"""Builds images of Dockerfiles; see `solver.py`."""

@@ -1,0 +1,156 @@
+"""What steps have made before, by keys that are pure functions of content; and how it is thrown away.
+
+    <root>/records/<key>   a JSON document, replaced whole
+    <root>/mounts/<id>/    directories of RUN --mount=type=cache, which only their instructions know how to fill
+
+A record keeps its layer from the image store's garbage collection.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from swarmd.runtime.images.manifests import Descriptor
+from swarmd.runtime.images.store import Lease
+from swarmd.runtime.model import Struct
+from swarmd.runtime.sizes import tree_size
+from swarmd.runtime.stages import files
+
+
+class Layer(Struct, frozen=True):
+    """What a step made: a blob, and the layer that it holds."""
+
+    descriptor: Descriptor
+    diff_id: str
+
+
+class Record(Struct, frozen=True):
+    """layer None: the step changed nothing. Times in ns since the epoch; size in bytes, of the blob and the files."""
+
+    key: str
+    description: str
+    created: int
+    used: int
+    layer: Layer | None = None
+    size: int = 0
+    uses: int = 1
+
+
+class CacheMount(Struct, frozen=True):
+    id: str
+    path: Path
+    created: int
+    used: int
+    size: int
+
+
+def key(kind: str, *parts: Any) -> str:
+    """The key of a step: of what kind it is and all that it depends on, in JSON types."""
+    return hashlib.sha256(msgspec.json.encode([kind, *parts], order="sorted")).hexdigest()
+
+
+class Cache:
+    def __init__(self, root: Path) -> None:
+        self._records, self._mounts = root / "records", root / "mounts"
+        self._records.mkdir(parents=True, exist_ok=True)
+        self._mounts.mkdir(exist_ok=True)
+        self._known: dict[str, Record] = {}
+        for path in self._records.iterdir():
+            try:
+                self._known[path.name] = msgspec.json.decode(path.read_bytes(), type=Record)
+            except msgspec.DecodeError:  # written by another version, or not to its end
+                path.unlink()
+
+    def find(self, key: str) -> Record | None:
+        """A record, which counts as used from now on."""
+        record = self._known.get(key)
+        if record is None:
+            return None
+        record = msgspec.structs.replace(record, used=time.time_ns(), uses=record.uses + 1)
+        self._save(record)
+        return record
+
+    def add(self, key: str, description: str, layer: Layer | None, size: int) -> None:
+        now = time.time_ns()
+        self._save(Record(key=key, description=description, created=now, used=now, layer=layer, size=size))
+
+    def list(self) -> Sequence[Record]:
+        return [*self._known.values()]
+
+    def needed(self) -> Iterable[Lease]:
+        """For the image store: what is not to be collected."""
+        lease = Lease()
+        for record in self._known.values():
+            if record.layer:
+                lease.blobs.add(record.layer.descriptor.digest)
+                lease.layers.add(record.layer.diff_id)
+        return (lease,)
+
+    def forget(self, key: str) -> None:
+        self._known.pop(key, None)
+        (self._records / key).unlink(missing_ok=True)
+
+    def _save(self, record: Record) -> None:
+        """Not synced: a record that is lost in a crash is a step that runs again."""
+        files.replace(str(self._records / record.key), msgspec.json.encode(record), durable=False)
+        self._known[record.key] = record
+
+    # ------------------------------------------------------------ mounts
+
+    def mount(self, id: str, mode: int, uid: int, gid: int) -> tuple[Path, bool]:
+        """The directory of a cache mount, and whether it is new."""
+        path = self._mounts / hashlib.sha256(id.encode()).hexdigest()[:32]
+        tree = path / "tree"
+        if tree.exists():
+            os.utime(path)
+            return tree, False
+        making = path.with_suffix(f".{os.urandom(4).hex()}")
+        (making / "tree").mkdir(parents=True)
+        os.chown(making / "tree", uid, gid)
+        (making / "tree").chmod(mode)
+        (making / "id").write_text(id)
+        with contextlib.suppress(OSError):  # another build has just made it
+            making.rename(path)
+            return tree, True
+        shutil.rmtree(making)
+        return tree, False
+
+    def mounts(self) -> Iterator[CacheMount]:
+        for path in self._mounts.iterdir():
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                size = tree_size(path / "tree")
+                text = (path / "id").read_text()
+                yield CacheMount(id=text, path=path, created=found.st_ctime_ns, used=found.st_mtime_ns, size=size)
+
+    def drop_mount(self, mount: CacheMount) -> None:
+        doomed = mount.path.with_suffix(f".{os.urandom(4).hex()}")
+        with contextlib.suppress(FileNotFoundError):
+            mount.path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def chosen(
+    records: Iterable[Record], in_use: Callable[[Record], bool], *, all: bool, reserved: int, most: int
+) -> list[Record]:
+    """What `build prune` takes away, the longest unused first, until what is left fits.
+
+    all: also what images still use; reserved: bytes that may stay; most: bytes that may stay at most, 0 for any number.
+    """
+    candidates = sorted((r for r in records if all or not in_use(r)), key=lambda record: record.used)
+    left = sum(record.size for record in candidates)
+    bound = most or reserved
+    taken = []
+    for record in candidates:
+        if bound and left <= bound:
+            break
+        taken.append(record)
+        left -= record.size
+    return taken

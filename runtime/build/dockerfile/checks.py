@@ -1,0 +1,135 @@
+"""What is allowed and seldom meant: sentences for the build's output, by rules that `# check=skip=...` turns off."""
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from swarmd.runtime.build.dockerfile.errors import DockerfileError
+from swarmd.runtime.build.dockerfile.instructions import Command, Copy, Dockerfile, Instruction, Pairs, Stage, Value
+from swarmd.runtime.build.dockerfile.lines import Line
+
+_SECRETS = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "APIKEY", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY", "CREDENTIALS")
+Found = Iterator[tuple[Line, str]]
+
+
+def warnings_of(made: Dockerfile, check: str) -> Dockerfile:
+    """check: the directive's value, skip=Rule,Rule;error=true. Raises DockerfileError where it asks for errors."""
+    options = dict(part.strip().partition("=")[::2] for part in check.split(";") if part.strip())
+    skipped = {name.strip() for name in options.get("skip", "").split(",")}
+    found = [
+        (line, f"{name}: {why}")
+        for name, rule in _RULES.items()
+        if not skipped & {name, "all"}
+        for line, why in rule(made)
+    ]
+    found.sort(key=lambda one: one[0].first)
+    if found and options.get("error", "").lower() == "true":
+        line, why = found[0]
+        raise DockerfileError(made.file, line.first, why, source=line.text)
+    return msgspec.structs.replace(made, warnings=tuple(f"{made.file}:{line.first}: {why}" for line, why in found))
+
+
+def _each(made: Dockerfile) -> Iterator[tuple[Stage, Instruction]]:
+    return ((stage, one) for stage in made.stages for one in stage.instructions)
+
+
+def _json_recommended(made: Dockerfile) -> Found:
+    for stage, one in _each(made):
+        own_shell = any(other.line.keyword == "SHELL" for other in stage.instructions)
+        if isinstance(one, Command) and one.in_shell and not own_shell:
+            yield one.line, f"{one.line.keyword} in the shell form does not get signals: use a JSON list"
+
+
+def _stage_casing(made: Dockerfile) -> Found:
+    return (
+        (s.begin.line, f"stage {s.begin.name} is in mixed case")
+        for s in made.stages
+        if s.begin.name.lower() != s.begin.name
+    )
+
+
+def _keyword_casing(made: Dockerfile) -> Found:
+    lines = [line for stage in made.stages for line in (stage.begin.line, *(one.line for one in stage.instructions))]
+    upper = sum(line.written.isupper() for line in lines)
+    usual = str.upper if 2 * upper >= len(lines) else str.lower
+    return (
+        (line, f"{line.written} is not written as the others are")
+        for line in lines
+        if line.written != usual(line.written)
+    )
+
+
+def _legacy_pairs(made: Dockerfile) -> Found:
+    for _, one in _each(made):
+        if isinstance(one, Pairs) and "=" not in one.line.rest.split(None, 1)[0]:
+            yield one.line, f"write {one.line.keyword} {one.pairs[0][0]}=value"
+
+
+def _maintainer(made: Dockerfile) -> Found:
+    lines = (one.line for _, one in _each(made) if one.line.keyword == "MAINTAINER")
+    return ((line, "MAINTAINER is deprecated: use LABEL org.opencontainers.image.authors") for line in lines)
+
+
+def _relative_workdir(made: Dockerfile) -> Found:
+    for stage in made.stages:
+        for one in stage.instructions:
+            if isinstance(one, Value) and one.line.keyword == "WORKDIR":
+                if not one.value.startswith(("/", "$", '"/', "'/")):
+                    yield one.line, f"where {one.value} leads depends on the base image"
+                break
+
+
+def _secrets(made: Dockerfile) -> Found:
+    for _, one in _each(made):
+        if one.line.keyword in ("ARG", "ENV"):
+            names = [name for name, _ in one.pairs] if isinstance(one, Pairs) else _names(one)
+            for name in names:
+                if any(word in name.upper() for word in _SECRETS):
+                    yield one.line, f"{name} looks like a secret, and stays in the image: use RUN --mount=type=secret"
+
+
+def _names(one: Instruction) -> list[str]:
+    return [argument.name for argument in getattr(one, "arguments", ())]
+
+
+def _repeated(made: Dockerfile) -> Found:
+    for stage in made.stages:
+        for keyword in ("CMD", "ENTRYPOINT", "HEALTHCHECK"):
+            lines = [one.line for one in stage.instructions if one.line.keyword == keyword]
+            yield from ((line, f"only the last {keyword} of a stage counts") for line in lines[:-1])
+
+
+def _reserved(made: Dockerfile) -> Found:
+    names = ("scratch", "context")
+    return (
+        (s.begin.line, f"{s.name} has a meaning of its own: call the stage something else")
+        for s in made.stages
+        if s.name in names
+    )
+
+
+def _exposed(made: Dockerfile) -> Found:
+    for _, one in _each(made):
+        if one.line.keyword == "EXPOSE" and "/" in one.line.rest and one.line.rest.lower() != one.line.rest:
+            yield one.line, "write protocols in lower case"
+
+
+def _copied_all(made: Dockerfile) -> Found:
+    for _, one in _each(made):
+        if isinstance(one, Copy) and one.add and one.checksum and not any("://" in source for source in one.sources):
+            yield one.line, "--checksum is for what comes from a URL"
+
+
+_RULES: dict[str, Callable[[Dockerfile], Found]] = {
+    "JSONArgsRecommended": _json_recommended,
+    "StageNameCasing": _stage_casing,
+    "ConsistentInstructionCasing": _keyword_casing,
+    "LegacyKeyValueFormat": _legacy_pairs,
+    "MaintainerDeprecated": _maintainer,
+    "WorkdirRelativePath": _relative_workdir,
+    "SecretsUsedInArgOrEnv": _secrets,
+    "MultipleInstructionsDisallowed": _repeated,
+    "ReservedStageName": _reserved,
+    "ExposeProtoCasing": _exposed,
+    "ChecksumWithoutUrl": _copied_all,
+}

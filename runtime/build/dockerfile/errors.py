@@ -1,0 +1,29 @@
+"""What is wrong with a Dockerfile, and where."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from swarmd.runtime.errors import Invalid
+
+
+class DockerfileError(Invalid):
+    """line counts from 1; word: what is wrong in it, empty for the line as a whole; source: the line's text."""
+
+    def __init__(self, file: str, line: int, why: str, word: str = "", source: str = "") -> None:
+        super().__init__(f"{file}:{line}: {why}")
+        self.file, self.line, self.why, self.word, self.source = file, line, why, word, source
+
+    def shown(self) -> str:
+        """The sentence, and the line with a mark under the word."""
+        at = self.source.find(self.word) if self.word else len(self.source) - len(self.source.lstrip())
+        if not self.source or at < 0:
+            return str(self)
+        mark = " " * at + "^" * max(1, len(self.word or self.source.strip()))
+        number = f"{self.line:>5} | "
+        return f"{self}\n{number}{self.source}\n{' ' * (len(number) - 2)}| {mark}"
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """A question to add to a refusal of a word, if another is close."""
+    found = get_close_matches(word, known, 1)
+    return f": did you mean {found[0]}?" if found else ""

@@ -1,0 +1,194 @@
+"""What COPY and ADD choose from: the files of a build context, of a stage, of an image, of a directory; and the choice.
+
+A tree is listed, with a digest of each file's content, before anything is copied: what a step would make has a key
+before it is made.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from swarmd.runtime.build.modes import changed
+from swarmd.runtime.build.patterns import has_wildcard, matches
+from swarmd.runtime.errors import Invalid
+
+
+class Entry(NamedTuple):
+    """As stages/snapshot.py writes it. path is relative to the tree's root; mtime in ns."""
+
+    path: str
+    kind: str
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: int
+    digest: str
+    link: str
+    offset: int
+
+
+class Tree:
+    """source: how stages/snapshot.py finds the contents; name: in errors."""
+
+    def __init__(self, name: str, entries: Iterable[Entry], source: Mapping[str, Any]) -> None:
+        self.name, self.source = name, source
+        self.entries = {entry.path: entry for entry in entries}
+
+    def below(self, path: str) -> Iterator[Entry]:
+        """All that is in a directory, parents first."""
+        start = f"{path}/" if path else ""
+        return (entry for name, entry in self.entries.items() if name.startswith(start) and name)
+
+    def resolved(self, path: str) -> str:
+        """Follow links of the tree on the way to a path, which may itself be one to a directory."""
+        done: list[str] = []
+        left = [part for part in path.split("/") if part]
+        for _ in range(255):
+            if not left:
+                break
+            part = left.pop(0)
+            if part == "..":
+                done = done[:-1]
+                continue
+            here = "/".join((*done, part))
+            entry = self.entries.get(here)
+            if entry is not None and entry.kind == "l" and (left or self._is_directory(entry)):
+                if entry.link.startswith("/"):
+                    done = []
+                left = [*(p for p in entry.link.split("/") if p not in ("", ".")), *left]
+            else:
+                done.append(part)
+        return "/".join(done)
+
+    def _is_directory(self, link: Entry) -> bool:
+        above = link.path.rpartition("/")[0]
+        target = os.path.normpath("/" + (link.link if link.link.startswith("/") else f"{above}/{link.link}"))
+        found = self.entries.get(target.lstrip("/"))
+        return found is not None and found.kind == "d"
+
+
+class Placed(NamedTuple):
+    """An entry and where it goes. into: if there is a directory at the place, then into that."""
+
+    place: str
+    into: bool
+    entry: Entry
+
+
+class Choice(NamedTuple):
+    """What is copied, and how; words are those of the instruction, expanded.
+
+    sources are relative to the tree's root.  owned: files belong to whom the tree says, else to root.
+    """
+
+    sources: Sequence[str]
+    destination: str
+    mode: str = ""
+    parents: bool = False
+    excludes: Sequence[str] = ()
+    owned: bool = False
+
+
+def read_list(path: Path) -> list[Entry]:
+    """A list of stages/snapshot.py, by json because msgspec refuses names that are no UTF-8."""
+    with path.open(encoding="ascii") as lines:
+        return [Entry(*json.loads(line)) for line in lines]
+
+
+def choose(tree: Tree, choice: Choice) -> list[Placed]:
+    """What goes where, parents first. Raises Invalid naming a source that matches nothing."""
+    found = [match for source in choice.sources for match in _matching(tree, source)]
+    as_directory = choice.destination.endswith(("/", "/.")) or choice.destination == "." or len(found) > 1
+    base = os.path.normpath(f"/{choice.destination}").lstrip("/")
+    placed: dict[str, Placed] = {}
+    for source, path in found:
+        for place, into, entry in _placed(tree, source, path, base, as_directory, choice.parents):
+            if not any(matches(pattern, _excludable(entry.path, path)) for pattern in choice.excludes):
+                placed[place] = Placed(place, into, _dressed(entry, choice))
+    return [*placed.values()]
+
+
+def _matching(tree: Tree, source: str) -> list[tuple[str, str]]:
+    """A source and the paths that it means."""
+    plain = os.path.normpath(f"/{source.replace('/./', '/')}").lstrip("/")
+    if not has_wildcard(plain):
+        path = tree.resolved(plain)
+        if path and path not in tree.entries:
+            raise Invalid(f"{source!r} is not in {tree.name}{_hint(tree, plain)}")
+        return [(source, path)]
+    found = [(source, path) for path in tree.entries if matches(plain, path)]
+    if not found:
+        raise Invalid(f"nothing in {tree.name} matches {source!r}")
+    return found
+
+
+def _hint(tree: Tree, path: str) -> str:
+    near = get_close_matches(path, tree.entries, 1)
+    return f": did you mean {near[0]!r}?" if near else ", or .dockerignore leaves it out"
+
+
+def _placed(
+    tree: Tree, source: str, path: str, base: str, as_directory: bool, parents: bool
+) -> Iterator[tuple[str, bool, Entry]]:
+    if parents:
+        kept = path[len(_pivot(source)) :].lstrip("/")
+        for above in _above(kept):
+            entry = tree.entries.get(f"{_pivot(source)}{above}".lstrip("/"))
+            if entry is not None:
+                yield f"{base}/{above}".lstrip("/"), False, entry
+        base, as_directory = f"{base}/{kept}".lstrip("/"), False
+    top = tree.entries.get(path)
+    if top is None or top.kind == "d":
+        if top is not None and base:
+            yield base, False, top
+        for entry in tree.below(path):
+            below = entry.path[len(path) :].lstrip("/")
+            yield f"{base}/{below}".lstrip("/"), False, entry
+    elif as_directory:
+        name = path.rpartition("/")[2]
+        yield f"{base}/{name}".lstrip("/"), False, top
+    else:
+        yield base, not parents, top
+
+
+def _pivot(source: str) -> str:
+    """With --parents, what stands before /./ is not kept."""
+    before, pivot, _ = source.partition("/./")
+    return f"{os.path.normpath('/' + before).lstrip('/')}/" if pivot else ""
+
+
+def _above(path: str) -> Iterator[str]:
+    parts = path.split("/")[:-1]
+    return ("/".join(parts[: n + 1]) for n in range(len(parts)))
+
+
+def _excludable(path: str, top: str) -> str:
+    """Patterns of --exclude are relative to the source's directory."""
+    return path[len(top) :].lstrip("/") or path.rpartition("/")[2]
+
+
+def _dressed(entry: Entry, choice: Choice) -> Entry:
+    if choice.mode and entry.kind != "l":
+        entry = entry._replace(mode=changed(entry.mode, choice.mode, entry.kind == "d"))
+    return entry if choice.owned else entry._replace(uid=0, gid=0)
+
+
+def digest(placed: Iterable[Placed]) -> str:
+    """Of what would be made: of names, kinds, modes, owners, contents and links, not of times."""
+    content = hashlib.sha256()
+    for place, into, entry in sorted(placed, key=lambda one: one.place):
+        fields = (place, into, entry.kind, entry.mode, entry.uid, entry.gid, entry.digest, entry.link)
+        content.update(json.dumps(fields).encode())
+    return content.hexdigest()
+
+
+def write_list(path: Path, placed: Iterable[Placed]) -> None:
+    with path.open("w", encoding="ascii") as out:
+        for place, into, entry in placed:
+            out.write(json.dumps([place, into, *entry], separators=(",", ":")))
+            out.write("\n")

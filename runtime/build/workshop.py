@@ -1,0 +1,230 @@
+"""Where the steps of builds are performed: files are copied, programs run, and what changed becomes a layer.
+
+    <root>/work/<name>/   what a step is writing, a context, a list; emptied when the workshop is opened
+
+Nothing here decides what to do; see `solver.py`.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from swarmd.runtime.build.cache import Layer
+from swarmd.runtime.build.snapshots import Snapshot
+from swarmd.runtime.build.trees import Placed, Tree, read_list, write_list
+from swarmd.runtime.changes import OURS
+from swarmd.runtime.container_files import asked
+from swarmd.runtime.images.config import ImageConfig
+from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.manifests import OCI_LAYER_GZIP, Descriptor
+from swarmd.runtime.images.store import ImageStore, Lease, in_thread
+from swarmd.runtime.model import ContainerConfig, ContainerState, Exit, LogConfig, LogEntry
+from swarmd.runtime.sizes import tree_size
+from swarmd.runtime.spawner_client import Spawner
+
+BUILD = "swarmd.build"  # the annotation of a build's containers
+_LARGEST_LOG = 16 << 20
+
+
+class Containers(Protocol):
+    """The part of the engine that runs steps."""
+
+    async def create(self, config: ContainerConfig, name: str = "") -> str: ...
+    async def start(self, id: str) -> None: ...
+    async def wait(self, id: str) -> Exit: ...
+    async def remove(self, id: str, force: bool = False) -> None: ...
+    def list(self) -> Sequence[ContainerState]: ...
+    def directory(self, id: str) -> Path: ...
+    def logs(self, id: str, *, follow: bool = False) -> AsyncIterator[LogEntry]: ...
+
+
+class Workshop:
+    def __init__(self, root: Path, images: ImageStore, containers: Containers, spawner: Spawner) -> None:
+        self.images = images
+        self._containers, self._spawner = containers, spawner
+        self._work = root / "work"
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._empty = self._work / "empty"
+        self._empty.mkdir(parents=True)
+
+    async def clean(self) -> None:
+        """Remove what a daemon before this one was running."""
+        for state in list(self._containers.list()):
+            if BUILD in state.config.annotations:
+                await self._containers.remove(state.id, force=True)
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[Path]:
+        """A directory for what a build makes on the way."""
+        path = self._work / secrets.token_hex(8)
+        for name in ("upper", "work", "rootfs"):
+            (path / name).mkdir(parents=True, mode=0o755)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    # ------------------------------------------------------------ looking
+
+    async def index(self, tar: Path, place: Path, name: str) -> Tree:
+        """The files of an uncompressed tar."""
+        await self._ask("index", tar=str(tar), list=str(place / "index"))
+        return Tree(name, await in_thread(lambda: read_list(place / "index")), {"tar": str(tar)})
+
+    async def tree(self, layers: Sequence[Path], paths: Sequence[str], name: str) -> Tree:
+        """What is at and below some paths of layers, lowest first, or of one directory."""
+        source = self._source(layers)
+        with self.place() as place:
+            await self._ask("list", **source, paths=list(paths), list=str(place / "list"))
+            return Tree(name, await in_thread(lambda: read_list(place / "list")), source)
+
+    def _source(self, layers: Sequence[Path]) -> dict[str, Any]:
+        return {"layers": [str(layer) for layer in reversed(layers)] or [str(self._empty)], "empty": str(self._empty)}
+
+    async def _ask(self, action: str, **more: Any) -> None:
+        await asked(self._spawner, {"op": "snapshot", "action": action, **more}, [])
+
+    # ------------------------------------------------------------ making
+
+    async def copy(
+        self, place: Path, base: Sequence[Path], tree: Tree | None, placed: Sequence[Placed], owner: str = ""
+    ) -> None:
+        """Make files in place/upper, as they are seen above the base's layers."""
+        await in_thread(lambda: write_list(place / "apply", placed))
+        await self._ask(
+            "apply",
+            **self._source(base),
+            directory=str(place),
+            source=dict(tree.source) if tree else {},
+            owner=owner,
+            list=str(place / "apply"),
+        )
+
+    async def run(
+        self, snapshot: Snapshot, config: ContainerConfig, heard: Callable[[LogEntry], None], keep: "Keep"
+    ) -> tuple[Exit, Layer | None]:
+        """Run a program on a snapshot; return how it ended, and with success the layer of what it changed."""
+        layers = snapshot.paths(self.images.layers) or [self._empty]
+        async with self.passing(snapshot.config, layers) as id:
+            config = msgspec.structs.replace(
+                config,
+                image=id,
+                annotations={**config.annotations, BUILD: "1"},
+                log=LogConfig(driver="json-file", max_size=_LARGEST_LOG, max_file=2),
+            )
+            container = await self._containers.create(config, f"build-{secrets.token_hex(6)}")
+            try:
+                await self._containers.start(container)
+                async for entry in self._containers.logs(container, follow=True):
+                    heard(entry)
+                ended = await self._containers.wait(container)
+                if ended.code:
+                    return ended, None
+                upper = self._containers.directory(container) / "upper"
+                await in_thread(lambda: remove_mount_points(upper, [m.target for m in config.mounts]))
+                return ended, await keep(upper)
+            finally:
+                await asyncio.shield(self._containers.remove(container, force=True))
+
+    @asynccontextmanager
+    async def passing(self, config: ImageConfig, layers: Sequence[Path]) -> AsyncIterator[str]:
+        """Give a snapshot an id that containers can be made from, for a while."""
+        id = f"sha256:{secrets.token_hex(32)}"
+        target = Descriptor(digest=id, size=0)
+        image = Image(id=id, target=target, refs=(), updated=0, variants=(), config=config, layers=tuple(layers))
+        self.images.lend(image)
+        try:
+            yield image.id
+        finally:
+            self.images.take_back(image.id)
+
+
+class Keep:
+    """Makes layers of what steps have written. clamp: no file is newer than this, in s since the epoch."""
+
+    def __init__(self, images: ImageStore, lease: Lease, clamp: int | None = None) -> None:
+        self._images, self._lease, self._clamp = images, lease, clamp
+
+    async def __call__(self, upper: Path) -> Layer | None:
+        """Make a layer of an overlay's upper directory, which is moved away; None if there is nothing in it."""
+        if not await in_thread(lambda: any(upper.iterdir())):
+            return None
+        images = self._images
+        file = images.blobs.temporary()
+        try:
+            packed = await images.workers.pack(upper, file, clamp=self._clamp)
+            self._lease.blobs.add(packed.digest)
+            self._lease.layers.add(packed.diff_id)
+            async with images.only_one(packed.digest), images.only_one(f"unpacked {packed.diff_id}"):
+                if not images.layers.has(packed.diff_id):
+                    await self._adopt(upper, file, packed.diff_id)
+                if not images.blobs.has(packed.digest):
+                    images.blobs.adopt(file, packed.digest)
+        finally:
+            file.unlink(missing_ok=True)
+        descriptor = Descriptor(media_type=OCI_LAYER_GZIP, digest=packed.digest, size=packed.size)
+        return Layer(descriptor=descriptor, diff_id=packed.diff_id)
+
+    async def _adopt(self, upper: Path, file: Path, diff_id: str) -> None:
+        """The directory itself, unless the layer's times differ from it."""
+        layers = self._images.layers
+        making = layers.prepare()
+        try:
+            if self._clamp is None:
+                await in_thread(lambda: _swap(upper, making / "tree"))
+                size = await in_thread(lambda: tree_size(making / "tree"))
+            else:
+                size = (await self._images.workers.unpack(file, making / "tree", None)).files_size
+            layers.describe(making, size)
+            layers.adopt(making, diff_id)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
+
+
+def _swap(upper: Path, tree: Path) -> None:
+    tree.rmdir()
+    upper.rename(tree)
+
+
+def remove_mount_points(upper: Path, targets: Sequence[str]) -> None:
+    """Take away what was only made as places to mount on: empty, and in no layer below, else it would not be here."""
+    for target in sorted((*OURS, *targets), key=len, reverse=True):
+        path = upper
+        for part in target.strip("/").split("/")[:-1]:
+            path = path / part
+            if path.is_symlink() or not path.is_dir():
+                break
+        else:
+            path = path / target.rpartition("/")[2]
+            _remove_if_empty(path)
+            while (path := path.parent) != upper and path.is_dir() and not any(path.iterdir()) and _is_fresh(path):
+                path.rmdir()
+
+
+def _remove_if_empty(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_symlink():
+            return
+        if path.is_dir():
+            if _is_fresh(path):
+                path.rmdir()
+        elif path.is_file() and not path.stat().st_size and _is_fresh(path):
+            path.unlink()
+
+
+def _is_fresh(path: Path) -> bool:
+    """Whether no layer below has it: overlayfs notes where it copied something from."""
+    try:
+        os.getxattr(path, "trusted.overlay.origin", follow_symlinks=False)
+    except OSError:
+        return True
+    return False
