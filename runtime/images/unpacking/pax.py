@@ -30,9 +30,9 @@ class Pax:
         while at < len(data):
             space = data.find(b" ", at, at + 12)
             digits = data[at:space]
-            end = at + int(digits) if space > 0 and digits.isdigit() else 0
+            end = at + int(digits) if space > at and digits.isdigit() else at
             key, equals, value = data[space + 1 : end - 1].partition(b"=")
-            if not (space < end <= len(data)) or data[end - 1] != 0x0A or not equals or not key:
+            if not (at < space < end <= len(data)) or data[end - 1] != 0x0A or not equals or not key:
                 raise Invalid("the tar archive has a PAX header that is damaged")
             at = end
             if key in _KNOWN or key.startswith(_PREFIXES):
