@@ -92,7 +92,7 @@ def connection(error: BaseException, host: str, https: bool, certificates: str) 
         case aiohttp.ClientConnectorError():
             text = f"registry {host} can't be reached: {_plain(error.os_error)} (check its address and the network)"
             return Broken(Unavailable(text), met=False)
-        case aiohttp.ClientOSError() if https and isinstance(error.__cause__ or error, ssl.SSLError):
+        case aiohttp.ClientOSError() if https and _alerted(error):
             text = f"registry {host} ended the TLS connection ({_plain(error)}): it may want a certificate of a client"
             return Broken(Unavailable(f"{text}, {certificates}/client.cert and client.key"), again=False)
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | OSError():
@@ -162,6 +162,12 @@ def cleaned(text: str) -> str:
     """A registry's own words, on one line and no longer than they need be."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
+
+
+def _alerted(error: BaseException) -> bool:
+    """Whether the other side gave a reason of TLS for going: with TLS 1.3 it comes after the handshake."""
+    reason = error.__cause__ or error
+    return isinstance(reason, ssl.SSLError) and "ALERT" in str(reason).upper()
 
 
 def _later(text: str, headers: Mapping[str, str]) -> Unavailable:

@@ -27,6 +27,7 @@ class Fault:
     corrupt_at: int | None = None
     cut_request_after: int | None = None
     stall_request_after: int | None = None
+    orderly: bool = True  # a cut lets what was written arrive
     lose_answer: bool = False
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -102,7 +103,7 @@ class Proxy:
                 allow_redirects=False, skip_auto_headers=("User-Agent", "Accept"),
             )  # fmt: skip
         except (aiohttp.ClientError, OSError):
-            self._cut(request)
+            self._cut(request, fault)
             raise
         async with answer:
             seen.status = answer.status
@@ -113,7 +114,7 @@ class Proxy:
     ) -> web.StreamResponse:
         if fault.lose_answer:
             await answer.read()
-            self._cut(request)
+            self._cut(request, fault)
         kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
         for name in fault.drop:
             kept.pop(name, None)
@@ -128,7 +129,7 @@ class Proxy:
                     await response.write(piece[: limit - at])
                     if limit == fault.stall_after:
                         await self._ending.wait()
-                    self._cut(request)
+                    self._cut(request, fault)
             if fault.end_after is not None and at + len(piece) > fault.end_after:
                 await response.write(piece[: fault.end_after - at])
                 break
@@ -143,9 +144,11 @@ class Proxy:
         await response.write_eof()
         return response
 
-    def _cut(self, request: web.BaseRequest) -> None:
-        if request.transport is not None:
-            request.transport.close()  # what was written still arrives
+    def _cut(self, request: web.BaseRequest, fault: Fault) -> None:
+        if request.transport is not None and fault.orderly:
+            request.transport.close()
+        elif request.transport is not None:
+            request.transport.abort()
         raise ConnectionResetError("cut")
 
 

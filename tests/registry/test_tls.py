@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from swarmd.runtime.errors import RuntimeFault, Unavailable
-from swarmd.runtime.registry import Credentials, Registries, Settings
+from swarmd.runtime.registry import Credentials, Patience, Registries, Settings
 from tests.registry.conftest import QUICK, Certificates
 from tests.registry.distribution import registry
 from tests.registry.faults import Fault, Proxy
@@ -58,6 +58,17 @@ async def test_an_insecure_registry_may_change_over_to_tls(certificates: Certifi
             port = int(before.host.rpartition(":")[2])
         async with Proxy(plain, certificates.context(), port):
             await repository.resolve("v1")
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+async def test_a_cut_over_tls_is_a_cut(certificates: Certificates, plain: str, orderly: bool) -> None:
+    data = noise(3_000_000, 42)
+    async with Proxy(plain, certificates.context()) as proxy, Registries(Settings(patience=QUICK)) as registries:
+        repository = registries.repository(named(proxy.host, "cut"), actions=PUSH)
+        proxy.faults.append(Fault("PATCH", "uploads", cut_request_after=1_000_000, orderly=orderly))
+        await repository.push_blob(described(data), opener(data))
+        proxy.faults.append(Fault("GET", "blobs/sha256", times=2, cut_after=1_000_000, orderly=orderly))
+        assert await collected(repository.blob(described(data))) == data
 
 
 async def test_a_redirect_from_https_to_http_is_refused(certificates: Certificates, plain: str, tmp_path: Path) -> None:
@@ -121,7 +132,8 @@ async def test_what_is_no_registry_is_explained(answer: bytes) -> None:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, Registries(Settings(patience=QUICK)) as registries:
+    patience = Patience(connect=2.0, silence=0.2, tries=2, first_wait=0.01, longest_retry_after=0.0)
+    async with server, Registries(Settings(patience=patience)) as registries:
         repository = registries.repository(named(host, "x"), actions=PUSH)
         for asked in (
             repository.resolve("v1"),
