@@ -18,9 +18,13 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swarmd.agent.listen import Address, Refused, TlsFiles, notify, open_socket, parse_address
 from swarmd.agent.logs import FORMATS, LEVELS, set_up
+
+if TYPE_CHECKING:
+    from swarmd.runtime.registry import Settings
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
         help="where to listen: unix:///path or tcp://address:port; repeatable")  # fmt: skip
     add("--cgroup-parent", default="swarmd", metavar="NAME", help="control group of all containers")
     add("--hostname", default=socket.gethostname(), help="this node's name in the cluster (default: the host's)")
+    add("--registry-mirror", action="append", default=[], metavar="[DOMAIN=]URL",
+        help="ask there first for images of a registry (default: docker.io); repeatable")  # fmt: skip
+    add("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]|NETWORK",
+        help="a registry whose certificate isn't checked, or which has none; repeatable")  # fmt: skip
+    add("--registry-certs", type=_directory, action="append", default=[], metavar="DIR",
+        help="directories HOST[:PORT] with *.crt, *.cert and *.key for registries, "
+        "besides /etc/swarmd/certs.d and /etc/docker/certs.d; repeatable")  # fmt: skip
     add("--log-level", choices=LEVELS, default="info")
     add("--log-format", choices=FORMATS, default="text")
     add("--tlsverify", action="store_true", help="tcp:// clients must show a certificate of --tlscacert")
@@ -132,6 +143,22 @@ def _causes(problem: BaseException) -> Iterator[BaseException]:
         yield problem
 
 
+def _registries(args: argparse.Namespace) -> "Settings":
+    """Raises Invalid for a mirror or an insecure registry that is none."""
+    from swarmd.runtime.registry.settings import CERTIFICATES, LOOPBACK, Settings
+
+    mirrors: dict[str, tuple[str, ...]] = {}
+    for given in args.registry_mirror:
+        domain, equals, url = given.partition("=")
+        domain, url = (domain, url) if equals and "/" not in domain else ("docker.io", given)
+        mirrors[domain] = (*mirrors.get(domain, ()), url)
+    return Settings(
+        mirrors=mirrors,
+        insecure=(*LOOPBACK, *args.insecure_registry),
+        certificates=(*args.registry_certs, *CERTIFICATES),
+    )
+
+
 async def _serve(args: argparse.Namespace, listeners: Sequence[Listener]) -> None:
     """All of the daemon, until SIGTERM or SIGINT."""
     from swarmd.runtime.engine import Engine, EngineConfig
@@ -141,11 +168,13 @@ async def _serve(args: argparse.Namespace, listeners: Sequence[Listener]) -> Non
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as held:
         # First, while this process has no threads: the engine starts its spawner.
-        engine = await held.enter_async_context(
-            Engine.open(
-                EngineConfig(data_root=args.data_root, run_root=args.run_root, cgroup_parent=args.cgroup_parent)
-            )
+        config = EngineConfig(
+            data_root=args.data_root,
+            run_root=args.run_root,
+            cgroup_parent=args.cgroup_parent,
+            registries=_registries(args),
         )
+        engine = await held.enter_async_context(Engine.open(config))
 
         from aiohttp import web
 

@@ -39,6 +39,7 @@ from swarmd.runtime.userns import UserNamespaces
 
 if TYPE_CHECKING:
     from swarmd.runtime.network.manager import NetworkManager
+    from swarmd.runtime.registry import Registries, Settings
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -49,13 +50,21 @@ class EngineConfig:
     data_root: Path
     run_root: Path
     cgroup_parent: str = "swarmd"
+    registries: "Settings | None" = None  # None: no mirrors, and Docker's ways
 
 
 class Engine:
-    """`networks` and `images` are public parts of it; the containers' side is below."""
+    """`networks`, `images` and `registries` are public parts of it; the containers' side is below."""
 
-    def __init__(self, config: EngineConfig, images: ImageStore, networks: "NetworkManager", host: Host) -> None:
-        self.config, self.images, self.networks = config, images, networks
+    def __init__(
+        self,
+        config: EngineConfig,
+        images: ImageStore,
+        networks: "NetworkManager",
+        registries: "Registries",
+        host: Host,
+    ) -> None:
+        self.config, self.images, self.networks, self.registries = config, images, networks, registries
         self._host = host
         self._containers: dict[str, Container] = {}
         self._keepers: asyncio.TaskGroup
@@ -401,6 +410,8 @@ async def opened(
     config: EngineConfig, images: ImageStore, networks: "NetworkManager", spawner: Spawner
 ) -> AsyncIterator[Engine]:
     """An engine made of given parts."""
+    from swarmd.runtime.registry import Registries, Settings  # late, as above
+
     hierarchy = cgroups.detect(config.cgroup_parent)
     attaching: Networks = networks
     users = UserNamespaces(spawner, config.run_root / "userns")
@@ -415,8 +426,8 @@ async def opened(
         Events(config.data_root / "events.jsonl"),
         config.cgroup_parent,
     )
-    engine = Engine(config, images, networks, host)
-    async with asyncio.TaskGroup() as keepers:
+    async with Registries(config.registries or Settings()) as registries, asyncio.TaskGroup() as keepers:
+        engine = Engine(config, images, networks, registries, host)
         await engine._adopt(keepers)
         images.sweep()  # of what was coming when the daemon ended
         try:

@@ -1,4 +1,4 @@
-"""Brings and sends images: imported from a root file system, loaded and saved as archives."""
+"""Brings and sends images: pulled and pushed, imported from a root file system, loaded and saved as archives."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -8,31 +8,104 @@ from aiohttp import web
 
 from swarmd.agent.api import query
 from swarmd.agent.api.image_changes import changed
-from swarmd.agent.api.image_events import told
+from swarmd.agent.api.image_events import moved, told
 from swarmd.agent.api.image_json import tags
 from swarmd.agent.api.image_progress import Say, line, streamed
 from swarmd.agent.api.images import given_name, platform
 from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import respond
-from swarmd.proto.errors import Invalid, Unavailable
+from swarmd.proto.errors import Invalid, NotFound, Unavailable
 from swarmd.runtime.images.arrivals import silent
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.loading import load as load_archive
 from swarmd.runtime.images.making import import_rootfs
-from swarmd.runtime.images.references import Reference
+from swarmd.runtime.images.pulling import pull
+from swarmd.runtime.images.pushing import push as push_image
+from swarmd.runtime.images.references import Reference, familiar
 from swarmd.runtime.images.saving import save as save_archive
 from swarmd.runtime.images.store import ImageStore
+from swarmd.runtime.registry import Credentials, credentials_from_header
 
 _PIECE = 256 * 1024
 
 
 async def create(request: web.Request) -> web.StreamResponse:
-    """Import a root file system: from the body, or from an address."""
-    source = request.query.get("fromSrc", "")
-    if not source:
+    """Pull `fromImage`, or import a root file system: from the body, or from an address."""
+    image, source = request.query.get("fromImage", ""), request.query.get("fromSrc", "")
+    if bool(image) == bool(source):
         raise Invalid("query parameter fromImage or fromSrc is required: what to pull, or where to import from")
-    return await _import(request, source)
+    return await (_pull(request, image) if image else _import(request, source))
+
+
+async def _pull(request: web.Request, image: str) -> web.StreamResponse:
+    engine, wanted, credentials = services(request).engine, platform(request), _credentials(request)
+    name = Reference.parse(image)
+    tag = request.query.get("tag", "")
+    if ":" in tag:
+        name = Reference.parse(f"{name.repository}@{tag}")
+    elif tag and not name.digest:
+        name = Reference.parse(f"{name.repository}:{tag}")
+    is_all = not tag and not name.digest and ":" not in image.rpartition("/")[2]
+
+    async def work(say: Say) -> None:
+        tags = await engine.registries.repository(name, credentials).tags() if is_all else [name.tag]
+        is_new = False
+        for tag in tags:
+            one = Reference.parse(f"{name.repository}:{tag}") if is_all else name
+            pulled = await pull(
+                *(engine.images, engine.registries, one),
+                wanted=wanted,
+                credentials=credentials,
+                report=lambda progress: say(line(progress)),
+            )
+            moved(engine, "pull", pulled.ref, pulled.image)
+            say({"status": f"Digest: {pulled.image.id}"})
+            is_new = is_new or pulled.is_new
+        shown = familiar(name.repository) if is_all else name.familiar
+        said = "Downloaded newer image" if is_new else "Image is up to date"
+        say({"status": f"Status: {said} for {shown}"})
+
+    return await streamed(request, work)
+
+
+def _credentials(request: web.Request) -> Credentials:
+    return credentials_from_header(request.headers.get("X-Registry-Auth"))
+
+
+async def push(request: web.Request) -> web.StreamResponse:
+    """One tag, or without any all tags of a repository."""
+    engine, wanted, credentials = services(request).engine, platform(request), _credentials(request)
+    given, tag = request.match_info["name"], request.query.get("tag", "")
+    name = Reference.parse(given)
+    if name.digest:
+        raise Invalid(f"image {given} can't be pushed by its digest: give it a tag and push that")
+    if tag or ":" in given.rpartition("/")[2]:
+        refs = [str(Reference.parse(f"{name.repository}:{tag}") if tag else name)]
+        engine.images.get(refs[0])
+    else:
+        refs = sorted(ref for image in engine.images.list() for ref in image.refs if _is_tag_of(ref, name))
+        if not refs:
+            raise NotFound(f"No such image: {familiar(name.repository)}: give an image this name with tag, then push")
+
+    async def work(say: Say) -> None:
+        say({"status": f"The push refers to repository [{name.repository}]"})
+        for ref in refs:
+            pushed = await push_image(
+                *(engine.images, engine.registries, Reference.parse(ref)),
+                wanted=wanted,
+                credentials=credentials,
+                report=lambda progress: say(line(progress)),
+            )
+            if pushed.instead:
+                note = f"Not all of its platforms are on this node: only that for {pushed.instead} was pushed"
+                say({"status": note})
+            moved(engine, "push", ref, engine.images.get(ref))
+            say({"status": f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}"})
+            aux = {"Tag": pushed.tag, "Digest": pushed.digest, "Size": pushed.size}
+            say({"progressDetail": {}, "aux": aux})
+
+    return await streamed(request, work)
 
 
 async def _import(request: web.Request, source: str) -> web.StreamResponse:

@@ -21,6 +21,7 @@ from swarmd.runtime.exec import Command, Exec
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest
 from swarmd.runtime.network.values import NetworkInfo
+from swarmd.runtime.registry import Registries
 
 # ---------------------------------------------------------------- the runtime's side
 
@@ -48,6 +49,8 @@ Connection = Callable[[], socket.socket]
 class Engine(Protocol):
     @property
     def images(self) -> ImageStore: ...
+    @property
+    def registries(self) -> Registries: ...
     @property
     def networks(self) -> Networks: ...
     async def create(self, config: ContainerConfig, name: str = "") -> str: ...

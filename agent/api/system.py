@@ -24,6 +24,7 @@ from swarmd.proto.codec import encode
 from swarmd.proto.errors import SwarmdError
 from swarmd.runtime import cdi
 from swarmd.runtime.model import Event
+from swarmd.runtime.registry import Settings
 
 log = logging.getLogger(__name__)
 EVENT_FILTERS = frozenset({"container", "daemon", "event", "image", "label", "network", "scope", "type"})
@@ -87,8 +88,8 @@ async def info(request: web.Request) -> web.Response:
                 "Authorization": None,
                 "Log": ["json-file", "local", "none"],
             },
-            "IndexServerAddress": "",
-            "RegistryConfig": {"InsecureRegistryCIDRs": [], "IndexConfigs": {}, "Mirrors": None},
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": _registries(parts.engine.registries.settings),
             "Labels": [],
             "ExperimentalBuild": False,
             "LiveRestoreEnabled": True,
@@ -102,6 +103,23 @@ async def info(request: web.Request) -> web.Response:
             **host_facts.facts(parts.host.data_root),
         }
     )
+
+
+def _registries(settings: Settings) -> dict[str, Any]:
+    """Docker Hub, and those that are insecure by name; a network is one by its form."""
+    named = [entry for entry in settings.insecure if "/" not in entry]
+    indexes = {"docker.io": settings.mirrors.get("docker.io", ())} | dict.fromkeys(named, ())
+    return {
+        "InsecureRegistryCIDRs": [entry for entry in settings.insecure if "/" in entry],
+        "IndexConfigs": {
+            name: {
+                **{"Name": name, "Mirrors": list(mirrors), "Secure": name not in named},
+                "Official": name == "docker.io",
+            }
+            for name, mirrors in indexes.items()
+        },
+        "Mirrors": list(settings.mirrors.get("docker.io", ())) or None,
+    }
 
 
 def _other_runtimes() -> dict[str, dict[str, str]]:

@@ -69,9 +69,15 @@ class Descriptor(Document, frozen=True, kw_only=True):
         return Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)
 
 
+def _always(value: T) -> T:
+    """A default that is written too: registries refuse documents without these."""
+    found: T = msgspec.field(default_factory=lambda: value)
+    return found
+
+
 class Manifest(Document, frozen=True, kw_only=True):
-    schema_version: int = 2
-    media_type: str = OCI_MANIFEST
+    schema_version: int = _always(2)
+    media_type: str = _always(OCI_MANIFEST)
     artifact_type: str | None = None
     config: Descriptor
     layers: tuple[Descriptor, ...] = ()
@@ -79,8 +85,8 @@ class Manifest(Document, frozen=True, kw_only=True):
 
 
 class Index(Document, frozen=True, kw_only=True):
-    schema_version: int = 2
-    media_type: str = OCI_INDEX
+    schema_version: int = _always(2)
+    media_type: str = _always(OCI_INDEX)
     manifests: tuple[Descriptor, ...] = ()
     annotations: dict[str, str] | None = None
 

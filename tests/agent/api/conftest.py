@@ -36,7 +36,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     await runner.setup()
     socket = tmp_path / "s"
     await web.UnixSite(runner, str(socket)).start()
-    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as http:
+    async with engine.registries, aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as http:
         yield Api(socket, engine, membership, http)
     await runner.cleanup()
 

@@ -26,6 +26,7 @@ from swarmd.runtime.exec import Command, Exec, start_once
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest, Phase
 from swarmd.runtime.network.values import NetworkInfo
+from swarmd.runtime.registry import Registries, Settings
 
 NOW = 1_700_000_000_000_000_000
 
@@ -66,6 +67,8 @@ class FakeNetworks:
 class FakeEngine:
     def __init__(self, root: Path) -> None:
         self.images = ImageStore(root / "images")
+        # Nothing listens there: what is asked of Docker Hub is answered by a refusal, and leaves this host nowhere.
+        self.registries = Registries(Settings(hosts={"docker.io": "127.0.0.1:1"}, index="127.0.0.1:1"))
         self.networks = FakeNetworks()
         self.lines: list[LogEntry] = []
         self.execs: dict[str, Exec] = {}
