@@ -181,17 +181,24 @@ async def _serve(args: argparse.Namespace, listeners: Sequence[Listener]) -> Non
         from swarmd.agent.api.app import application
         from swarmd.agent.api.interface import Host, Services
         from swarmd.agent.cluster import ClusterMembership
+        from swarmd.agent.tls_listener import TlsListener
 
         membership = await held.enter_async_context(
             ClusterMembership.open(engine, args.data_root, args.run_root, hostname=args.hostname)
         )
         host = Host(name=args.hostname, data_root=args.data_root, version=version("swarmd"))
+        secured = await held.enter_async_context(asyncio.TaskGroup())
         # Log streams and waits have no end of their own: a short grace, then they are cut.
         runner = web.AppRunner(application(Services(engine, membership, host)), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         held.push_async_callback(runner.cleanup)
         for listener in listeners:
-            await web.SockSite(runner, listener.socket, ssl_context=listener.tls).start()
+            if listener.tls:
+                assert runner.server is not None
+                serving = secured.create_task(TlsListener(listener.socket, listener.tls, runner.server).run())
+                held.callback(serving.cancel)
+            else:
+                await web.SockSite(runner, listener.socket).start()
         notify("READY=1")
         log.info("ready: %s", ", ".join(str(listener.socket.getsockname()) for listener in listeners))
         await stopping.wait()
