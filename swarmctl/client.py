@@ -153,18 +153,26 @@ class Client:
         return response
 
     def _answer(self, method: str, target: str, body: http.Body, headers: Mapping[str, str]) -> http.Response:
-        if self._idle and (body is None or isinstance(body, bytes)):
-            sock = self._idle.pop()
-            try:
-                return http.request(sock, method, target, body, headers, self._idle.append)
-            except http.HungUp:  # meanwhile, and so before it read this
-                sock.close()
-        sock = self.connect()
+        can_repeat = body is None or isinstance(body, bytes)
+        sock = self._kept() if can_repeat else None
         try:
+            if sock is not None:
+                try:
+                    return http.request(sock, method, target, body, headers, self._idle.append)
+                except http.HungUp:  # the daemon had closed it meanwhile
+                    sock.close()
+            sock = self.connect()
             return http.request(sock, method, target, body, headers, self._idle.append)
         except OSError as problem:
-            sock.close()
+            if sock is not None:
+                sock.close()
             raise Refusal(self._unreachable(problem)) from None
+
+    def _kept(self) -> Socket | None:
+        try:
+            return self._idle.pop()
+        except IndexError:  # not asked before: other threads take some, too
+            return None
 
     def _unreachable(self, problem: Exception) -> str:
         if isinstance(problem, PermissionError):

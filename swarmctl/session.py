@@ -99,12 +99,13 @@ def check_terminal(*, stdin: bool, tty: bool) -> None:
 class Signals:
     """While it is entered, `act` is called with the number of each of these signals that comes.
 
-    In a thread: the main thread may be in the middle of a read.
+    In a thread: the main thread may be in the middle of a read.  at_once: act, with 0, before any has come, too.
     """
 
-    def __init__(self, numbers: tuple[int, ...], act: Callable[[int], None]) -> None:
+    def __init__(self, numbers: tuple[int, ...], act: Callable[[int], None], *, at_once: bool = False) -> None:
         self._numbers = numbers
         self._act = act
+        self._at_once = at_once
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
@@ -116,6 +117,8 @@ class Signals:
         start_new_thread(self._work, ())
         for number in self._numbers:
             self._before[number] = signal(number, lambda got, frame: self._arrived.put(got))
+        if self._at_once:
+            self._act(0)
 
     def __exit__(self, *problem: object) -> None:
         for number, handler in self._before.items():
@@ -131,7 +134,7 @@ class Signals:
 def resizing(wanted: bool, resize: Callable[[int, int], None]) -> Signals:
     """Tell of the terminal's size now, and whenever it changes."""
 
-    def tell(number: int = 0) -> None:
+    def tell(number: int) -> None:
         found = terminal.size()
         if found:
             try:
@@ -139,9 +142,7 @@ def resizing(wanted: bool, resize: Callable[[int, int], None]) -> Signals:
             except Refusal:
                 pass  # it may have ended already
 
-    if wanted:
-        tell()
-    return Signals((SIGWINCH,) if wanted else (), tell)
+    return Signals((SIGWINCH,) if wanted else (), tell, at_once=True)
 
 
 def signals_to(client: Client, container: str, wanted: bool) -> Signals:

@@ -27,7 +27,7 @@ def add_import(parser: Parser) -> None:
 
 def add_load(parser: Parser) -> None:
     parser.text("-i", "--input", default="-", metavar="FILE", help="instead of standard input")
-    parser.switch("-q", "--quiet", help="")
+    parser.switch("-q", "--quiet", help="say nothing of what is loaded")
     parser.set_defaults(run=load)
 
 

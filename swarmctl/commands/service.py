@@ -25,7 +25,7 @@ def add_create(parser: Parser) -> None:
     service_spec.add_for_create(parser)
     _waiting(parser)
     parser.argument("image", "IMAGE")
-    parser.argument("args", "COMMAND", "...")
+    parser.command()
     parser.set_defaults(run=create)
 
 
@@ -80,7 +80,7 @@ def add_logs(parser: Parser) -> None:
     parser.switch("-f", "--follow", help="go on with what comes")
     parser.text("--since", help="from this time on: 2026-01-02T03:04:05Z, or 10m for ten minutes ago")
     parser.text("-n", "--tail", type=_tail, default="all", metavar="LINES", help="only the last lines of each task")
-    parser.switch("-t", "--timestamps", help="")
+    parser.switch("-t", "--timestamps", help="each line's time before it")
     parser.switch("--raw", help="lines as they are, without their task's name")
     parser.switch("--no-resolve", help="ids instead of names")
     parser.switch("--no-trunc", help="ids in full")

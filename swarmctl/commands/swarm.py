@@ -37,24 +37,24 @@ def add_join(parser: Parser) -> None:
     _address_flags(parser)
     parser.text("--token", required=True, help="from 'swarmctl swarm join-token' on a manager")
     parser.argument("remote", "HOST:PORT", help="a manager")
-    parser.set_defaults(run=join, parser=parser)
+    parser.set_defaults(run=join)
 
 
 def add_join_token(parser: Parser) -> None:
     parser.switch("--rotate", help="make a new one; the old one is void")
     parser.switch("-q", "--quiet", help="the token only")
     parser.argument("role", choices=("worker", "manager"))
-    parser.set_defaults(run=join_token, parser=parser)
+    parser.set_defaults(run=join_token)
 
 
 def add_leave(parser: Parser) -> None:
     parser.switch("-f", "--force", help="even as a manager")
-    parser.set_defaults(run=leave, parser=parser)
+    parser.set_defaults(run=leave)
 
 
 def add_update(parser: Parser) -> None:
     _spec_flags(parser)
-    parser.set_defaults(run=update, parser=parser)
+    parser.set_defaults(run=update)
 
 
 def _address_flags(parser: Parser) -> None:
