@@ -102,7 +102,9 @@ SWARM: dict[str, Command] = {
 }
 
 NETWORK: dict[str, Command] = {
+    "connect": Command("network", "add_connect", "connect a container to a network"),
     "create": Command("network", "add_create", "create a network"),
+    "disconnect": Command("network", "add_disconnect", "disconnect a container from a network"),
     "inspect": Command("network", "add_inspect", "show networks in full"),
     "ls": Command("network", "add_ls", "list networks"),
     "rm": Command("network", "add_rm", "remove networks"),

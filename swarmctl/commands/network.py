@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 _TABLE = output.Table({"ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE"})
 
 
+def add_connect(parser: Parser) -> None:
+    parser.text("--ip", default="", metavar="ADDRESS", help="its IPv4 address there")
+    parser.several("--alias", metavar="NAME", help="one more name by which others there find it")
+    parser.argument("network", "NETWORK")
+    parser.argument("container", "CONTAINER")
+    parser.set_defaults(run=connect)
+
+
 def add_create(parser: Parser) -> None:
     parser.text("-d", "--driver", choices=("bridge", "overlay"), default="bridge")
     parser.text("--subnet", default="", metavar="CIDR")
@@ -26,6 +34,13 @@ def add_create(parser: Parser) -> None:
     parser.several("-o", "--opt", type=values.pair, metavar="KEY=VALUE")
     parser.argument("name", "NETWORK")
     parser.set_defaults(run=create)
+
+
+def add_disconnect(parser: Parser) -> None:
+    parser.switch("-f", "--force", help="as docker has it: here nothing has to be forced")
+    parser.argument("network", "NETWORK")
+    parser.argument("container", "CONTAINER")
+    parser.set_defaults(run=disconnect)
 
 
 def add_ls(parser: Parser) -> None:
@@ -45,6 +60,18 @@ def add_inspect(parser: Parser) -> None:
 def add_rm(parser: Parser) -> None:
     parser.argument("networks", "NETWORK", "+")
     parser.set_defaults(run=remove)
+
+
+def connect(client: Client, args: Args) -> None:
+    asked: dict[str, Any] = {"Aliases": args.alias}
+    if args.ip:
+        asked["IPAMConfig"] = {"IPv4Address": args.ip}
+    client.post(f"/networks/{segment(args.network)}/connect", {"Container": args.container, "EndpointConfig": asked})
+
+
+def disconnect(client: Client, args: Args) -> None:
+    body = {"Container": args.container, "Force": args.force}
+    client.post(f"/networks/{segment(args.network)}/disconnect", body)
 
 
 def create(client: Client, args: Args) -> None:

@@ -9,7 +9,7 @@ import pytest
 from swarmd.proto import control_pb2 as control_pb
 from swarmd.proto import objects_pb2 as pb
 from swarmd.proto.clock import timestamp
-from swarmd.runtime.model import LogEntry
+from swarmd.runtime.model import LogEntry, NetworkRequest
 from tests.agent.api.conftest import Api
 from tests.agent.api.fakes import NOW
 from tests.swarmctl.conftest import Run
@@ -263,12 +263,20 @@ async def test_containers_images_and_networks(api: Api, swarmctl: Run, rootfs: b
     ]
     said = await swarmctl("logs", "one")
     assert (said.out, said.err) == ("out\n", "e\n")
+    assert (await swarmctl("network", "create", "--subnet", "10.9.0.0/24", "mine")).code == 0
+    assert (await swarmctl("network", "connect", "--ip", "10.9.0.7", "--alias", "db", "mine", "one")).code == 0
+    joined = NetworkRequest(network="mine", address="10.9.0.7", aliases=("db",))
+    assert api.engine.inspect("one").config.networks == (NetworkRequest(network="bridge"), joined)
+    again = await swarmctl("network", "connect", "mine", "one")
+    assert again.code == 1 and "is on network mine already" in again.err
+    assert (await swarmctl("network", "disconnect", "mine", "one")).code == 0
+    assert api.engine.inspect("one").config.networks == (NetworkRequest(network="bridge"),)
+    assert "is not on network mine" in (await swarmctl("network", "disconnect", "-f", "mine", "one")).err
     assert (await swarmctl("stop", "one")).out == "one\n"
     assert (await swarmctl("rm", "one")).out == "one\n"
     missing = await swarmctl("rm", "one")
     assert (missing.code, missing.err) == (1, "swarmctl: no container one\n")
     assert "Untagged: demo:latest" in (await swarmctl("image", "rm", "demo")).out
-    assert (await swarmctl("network", "create", "--subnet", "10.9.0.0/24", "mine")).code == 0
     assert "mine" in (await swarmctl("network", "ls")).out
     assert (await swarmctl("network", "rm", "mine")).out == "mine\n"
     absent = await swarmctl("run", "-d", "nothing")
