@@ -107,7 +107,7 @@ class _Root(Parser):
         groups = {name: f"{text}: {', '.join(verbs)}" for name, (text, verbs) in GROUPS.items()}
         print(f"Usage: swarmctl [FLAGS] COMMAND\n\n{self.description}")
         print(f"\nCommands:\n{_lines(SHORT)}\n\nBy noun:\n{_lines(groups)}\n")
-        print(f"{flags_of(self)}\n\n'swarmctl COMMAND --help' tells more.")
+        print(f"{flags_of(self)}\n\n'swarmctl COMMAND --help' tells more.", flush=True)
 
 
 # ---------------------------------------------------------------- commands
@@ -122,7 +122,7 @@ def find(words: list[str]) -> Parser:
         if verb in verbs:
             return _command(f"swarmctl {name} {verb}", verbs[verb])
         if verb in ("--help", "-h"):
-            print(f"Usage: swarmctl {name} COMMAND\n\n{text}\n\nCommands:\n{_lines(verbs)}")
+            print(f"Usage: swarmctl {name} COMMAND\n\n{text}\n\nCommands:\n{_lines(verbs)}", flush=True)
             raise SystemExit(0)
         return _unknown(f"swarmctl {name}", verb, verbs)
     if name in SHORT:

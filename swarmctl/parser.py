@@ -251,7 +251,7 @@ class Parser:
     def print_help(self) -> None:
         from swarmd.swarmctl.help import text_of
 
-        print(text_of(self))
+        print(text_of(self), flush=True)
 
     def options(self) -> Iterator[tuple[Flag, list[str]]]:
         """Flags in the order in which they were added, and the names that each has here."""

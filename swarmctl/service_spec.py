@@ -179,11 +179,11 @@ COLLECTIONS: tuple[Collection, ...] = (
 
 def add_common(parser: Parser) -> None:
     for setting in SETTINGS:
-        names = (setting.flag, setting.short) if setting.short else (setting.flag,)
+        names = (setting.short, setting.flag) if setting.short else (setting.flag,)
         metavar = "|".join(setting.choices) or "VALUE"
         parser.text(*names, type=setting.type, help=setting.help, metavar=metavar, choices=setting.choices)
     for switch in SWITCHES:
-        names = (switch.flag, switch.short) if switch.short else (switch.flag,)
+        names = (switch.short, switch.flag) if switch.short else (switch.flag,)
         # None: neither said nor taken back, so an update leaves it as it is.
         parser.switch(*names, help=f"{switch.help}; or {switch.flag}=false", default=None)
     parser.text("--health-cmd", metavar="LINE", help="shell line that succeeds while the program is well")
@@ -195,7 +195,7 @@ def add_common(parser: Parser) -> None:
 def add_for_create(parser: Parser) -> None:
     add_common(parser)
     for one in COLLECTIONS:
-        names = (one.flag, one.short) if one.short else (one.flag,)
+        names = (one.short, one.flag) if one.short else (one.flag,)
         parser.several(*names, type=one.type, metavar="VALUE", help=one.help)
     parser.several("--env-file", type=values.env_file, metavar="FILE")
 

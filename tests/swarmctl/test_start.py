@@ -157,3 +157,13 @@ def test_an_installed_command_starts_without_site(daemon: Daemon, tmp_path: Path
     refused = subprocess.run([link, "ps", "--frobnicate"], capture_output=True, text=True, timeout=20, check=False)
     assert refused.returncode == 2
     assert "swarmctl ps: unknown flag: --frobnicate" in refused.stderr
+
+
+@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("service", "--help"), ("info", "--help")])
+def test_a_reader_that_goes_away_is_no_trouble(words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "swarmd.swarmctl.main", *words]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=20, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
