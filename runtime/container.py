@@ -40,7 +40,7 @@ from swarmd.runtime.model import (
 )
 from swarmd.runtime.network.values import NetworkInfo
 from swarmd.runtime.ports import Sandbox
-from swarmd.runtime.records import Directory, Record, Run
+from swarmd.runtime.records import BEFORE_THE_CRASH, Directory, Record, Run
 from swarmd.runtime.spawner_client import readable
 from swarmd.runtime.stages import files
 
@@ -100,7 +100,7 @@ class Container:
             await asyncio.shield(self._abandon(error))
             raise
         self._hold(run)
-        self._observe(True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
+        self._save(True, True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
         self._publish("start")
         for connection, streams in self._waiting.take():  # they came while it started
             with contextlib.suppress(Conflict):
@@ -161,30 +161,48 @@ class Container:
 
         A run that ended meanwhile is concluded here, so that nobody ever sees it running.
         """
-        run = self.directory.run()
+        run = self.directory.run() or (BEFORE_THE_CRASH if self.running else None)
+        if run and run.pid and self.state.exit and run.started == self.state.started:
+            self.directory.forget_run()  # it was concluded; only this was still to be done
+            run = None
         if run is not None:
             self._idle.clear()
             if run.alive and run.pid:
                 self._hold(run)
-                self._observe(True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
+                wanted = self.record.wanted or not self.running  # not when its stop had begun
+                self._save(True, wanted, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
+                await self._adopt_pause()
                 return True
-            if not run.pid and self.directory.exit() is None:
+            if not run.pid and self.directory.exit() is None and not self.running:
                 # The daemon ended while this was starting: nobody was told of a start, so there is none.
                 if run.alive:
                     os.kill(run.shim, signal.SIGKILL)
                 await self._abandon(StartError("start: swarmd ended before the program ran; start it again"))
             else:
+                if run.pid and not self.running:  # its start was not recorded any more
+                    self._save(False, True, started=run.started)
                 await self._conclude()
         policy = self.state.config.restart
         if restart.wanted_at_boot(policy, self.record.wanted, bool(self.state.started)):
             self._want(True)
+        self._observe(False, restarting=False)
         return self._restart_wanted()
 
-    async def keep(self) -> None:
-        """Follow this run and those that its restart policy adds; returns when none is to follow."""
-        pause = restart.FIRST_PAUSE
+    async def _adopt_pause(self) -> None:
+        """The daemon may have ended between doing it and writing that down."""
+        cgroup = self._host.cgroups.load(self.id)
+        with contextlib.suppress(NotFound):
+            await asyncio.to_thread(cgroup.freeze if self.state.paused else cgroup.thaw)
+
+    async def keep(self, running: bool) -> None:
+        """Follow this run and those that its restart policy adds; returns when none is to follow.
+
+        running: as it was when this was asked for; without, the first run is one that the policy adds, at once.
+        """
+        at_boot = not running
+        pause = restart.FIRST_PAUSE if running else 0.0
         while True:
-            if not self._idle.is_set():
+            if running:
                 began = self.state.started
                 await self._follow()
                 run = (self.state.exit.at - began) / 1e9 if self.state.exit else 0.0
@@ -194,16 +212,18 @@ class Container:
             self._observe(False, restarting=True)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._unwanted.wait(), pause)
-            pause = restart.next_pause(pause, 0.0)
+            pause = restart.next_pause(pause)
             async with self._changing:
                 if self.removed:
                     return
                 self._observe(False, restarting=False)
                 if self.running or not self._restart_wanted():
                     return
-                self._observe(False, restart_count=self.state.restart_count + 1)
+                self._observe(False, restart_count=0 if at_boot else self.state.restart_count + 1)
+                at_boot = running = False
                 with contextlib.suppress(Exception):  # recorded as this run's exit
                     await self._launch()
+                    running = True
 
     def _restart_wanted(self) -> bool:
         state = self.state
@@ -223,14 +243,14 @@ class Container:
 
     async def _conclude(self) -> None:
         """Release what a run that has ended held, and report how it ended."""
-        run, ended = self.directory.run(), self.directory.exit()
+        run, ended = self.directory.run() or BEFORE_THE_CRASH, self.directory.exit()
         try:
             await self._release()
         except (OSError, RuntimeFault) as error:
             # The exit is known and others wait for it; removing the container releases again, and tells the user.
             _LOG.error("container %s has ended, but holds on to the host: %s", self.id, error)
         phase = Phase.EXITED if ended else Phase.DEAD
-        if ended is None and run and run.boot != files.boot_id():
+        if ended is None and run.boot != files.boot_id():
             phase = Phase.EXITED
             ended = Exit(code=137, at=time.time_ns(), error="the host went down while it ran")
         elif ended is None:
@@ -260,6 +280,7 @@ class Container:
         """number: the signal to ask with, 0 for the configured one; timeout: seconds until SIGKILL, negative: never."""
         self._want(False)
         async with self._changing:
+            self._want(False)  # again: a start that was under way is over now
             if not self.running:
                 self._observe(False, restarting=False)
                 return
@@ -526,20 +547,19 @@ class Container:
 
     # State
 
-    def want(self) -> None:
-        """The user has asked for it to run."""
-        self._want(True)
-
     def _want(self, wanted: bool) -> None:
         if not wanted:
             self._unwanted.set()
         if self.record.wanted != wanted:
-            self.record = msgspec.structs.replace(self.record, wanted=wanted)
-            self.directory.save(self.record)
+            self._save(True, wanted)
 
     def _observe(self, durable: bool, /, **changes: object) -> None:
+        if durable or any(getattr(self.state, name) != value for name, value in changes.items()):
+            self._save(durable, self.record.wanted, **changes)
+
+    def _save(self, durable: bool, wanted: bool, /, **changes: object) -> None:
         state = msgspec.structs.replace(self.state, **changes)
-        self.record = msgspec.structs.replace(self.record, state=state)
+        self.record = Record(state=state, wanted=wanted, version=self.record.version + 1)
         self.directory.save(self.record, durable)
 
     def attributes(self) -> dict[str, str]:

@@ -107,7 +107,6 @@ class Engine:
             if container.state.config.auto_remove and not container.running:
                 await self.remove(container.id)
             raise
-        container.want()
         self._keep_running(container)
 
     async def stop(self, id: str, timeout: float | None = None, signal: int = 0) -> None:
@@ -341,7 +340,7 @@ class Engine:
         return msgspec.structs.replace(config, namespaces=own, network_mode=by_id(config.network_mode))
 
     def _keep_running(self, container: Container) -> None:
-        self._keep_task(self._keep(container))
+        self._keep_task(self._keep(container, container.running))
 
     def _keep_task(self, keeping: Coroutine[None, None, None]) -> None:
         task = self._keepers.create_task(keeping)
@@ -353,26 +352,29 @@ class Engine:
         for task in self._keeping:
             task.cancel()
 
-    async def _keep(self, container: Container) -> None:
+    async def _keep(self, container: Container, running: bool) -> None:
         try:
-            await container.keep()
+            await container.keep(running)
         except Exception:
             # One container's trouble must not take the others' keepers with it.
             _LOG.exception("container %s is no longer followed; it is adopted when swarmd starts again", container.id)
             return
         if container.state.config.auto_remove and not container.removed and not container.held:
-            with contextlib.suppress(NotFound):
+            with contextlib.suppress(NotFound, Conflict):  # started again: its end will come
                 await self.remove(container.id)
 
     async def _adopt(self, keepers: asyncio.TaskGroup) -> None:
         self._keepers = keepers
         self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        to_keep = []
         for directory, record in load_all(self._root):
             container = Container(directory, record, self._host, self._peer)
             self._containers[container.id] = container
             if await container.adopt() or (container.state.config.auto_remove and container.state.exit):
-                self._keep_running(container)
-        await self._release_strays()
+                to_keep.append(container)
+        await self._release_strays()  # before anything is started, which would look like one
+        for container in to_keep:
+            self._keep_running(container)
 
     async def _release_strays(self) -> None:
         """Give back what belongs to no running container: a daemon before this one was killed between two steps."""

@@ -1,6 +1,7 @@
 """A container's directory: what is written there, by whom, and what it says after a restart.
 
-    state.json    the daemon: what was asked and what has been observed
+    state.json    the daemon: what was asked and what has been observed, synced
+    observed.json the same with what was observed since, not synced: a host that goes down may leave it empty, or old
     config.json, hosts, hostname, resolv.conf, seccomp.bpf   the daemon, at each start
     run.json, exit.json, container.log*, attach.sock         the shim
     upper, work, rootfs                                      the overlay
@@ -9,6 +10,8 @@ Invariant: run.json is there exactly while a start has not been followed to its 
 name begins with a dot was being made or removed, and is nobody's.
 """
 
+import contextlib
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +21,18 @@ import msgspec
 from swarmd.runtime.model import ContainerState, Exit, Struct
 from swarmd.runtime.stages import files
 
+_LOG = logging.getLogger(__name__)
+
 
 class Record(Struct, frozen=True):
-    """wanted: the user has started it and not stopped it, so its restart policy applies."""
+    """wanted: the user has started it and not stopped it, so its restart policy applies.
+
+    version: grows with each save.
+    """
 
     state: ContainerState
     wanted: bool = False
+    version: int = 0
 
 
 class Run(Struct, frozen=True):
@@ -39,6 +48,10 @@ class Run(Struct, frozen=True):
     @property
     def alive(self) -> bool:
         return self.boot == files.boot_id() and files.start_time(self.shim) == self.shim_start
+
+
+# A run whose own record is lost with the host that it was on.
+BEFORE_THE_CRASH = Run(boot="", shim=0, shim_start=0)
 
 
 class Directory:
@@ -59,14 +72,26 @@ class Directory:
             raise
         files.sync_directory(str(self.path.parent))
 
-    def save(self, record: Record, durable: bool = True) -> None:
-        files.replace(str(self.path / "state.json"), msgspec.json.encode(record), durable)
+    def save(self, record: Record, durable: bool) -> None:
+        # Two files: one that is not synced must never take the place of one that is.
+        name = "state.json" if durable else "observed.json"
+        files.replace(str(self.path / name), msgspec.json.encode(record), durable)
+
+    def record(self) -> Record:
+        """Raises OSError or msgspec.DecodeError for one that can't be read."""
+        saved = msgspec.json.decode((self.path / "state.json").read_bytes(), type=Record)
+        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+            seen = msgspec.json.decode((self.path / "observed.json").read_bytes(), type=Record)
+            return max(saved, seen, key=lambda record: record.version)
+        return saved
 
     def run(self) -> Run | None:
         try:
             return msgspec.json.decode((self.path / "run.json").read_bytes(), type=Run)
         except FileNotFoundError:
             return None
+        except msgspec.DecodeError:  # the host went down before it was on the disk
+            return BEFORE_THE_CRASH
 
     def exit(self) -> Exit | None:
         try:
@@ -85,9 +110,17 @@ class Directory:
 
 
 def load_all(root: Path) -> Iterator[tuple[Directory, Record]]:
-    """Read every container's record, and remove what was half made or half removed."""
+    """Read every container's record, and remove what was half made or half removed. One that is damaged is left."""
     for path in sorted(root.iterdir()):
         if path.name.startswith("."):
             shutil.rmtree(path)
-        else:
-            yield Directory(path), msgspec.json.decode((path / "state.json").read_bytes(), type=Record)
+            continue
+        directory = Directory(path)
+        try:
+            record = directory.record()
+        except (OSError, msgspec.DecodeError) as problem:
+            _LOG.error(
+                "container %s can't be read and is left out; remove its directory %s: %s", path.name, path, problem
+            )
+            continue
+        yield directory, record

@@ -21,6 +21,6 @@ def wanted_at_boot(policy: str, user_wants_it: bool, was_started: bool) -> bool:
     return user_wants_it or (policy == "always" and was_started)
 
 
-def next_pause(pause: float, run: float) -> float:
-    """Seconds until the start after the next, of the pause before and of how long the run took."""
-    return FIRST_PAUSE if run > LONG_RUN else min(pause * 2, LONGEST_PAUSE)
+def next_pause(pause: float) -> float:
+    """Seconds until the start after the next, of those until the next."""
+    return min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
