@@ -27,6 +27,25 @@ def changes(upper: Path, layers: Sequence[Path]) -> list[Change]:
     return [c for i, c in enumerate(kept) if not _is_empty_parent(c, kept[i + 1 :]) or c in _own(found, kept, c)]
 
 
+def without_ours(upper: Path, layers: Sequence[Path]) -> list[str] | None:
+    """The paths that hold all but the places that we made to mount on; None if there are none of these."""
+    lower = [str(layer) for layer in reversed(layers)]
+    ours = {path for path in OURS if os.path.lexists(f"{upper}{path}") and not _was_there(lower, path)}
+    if not ours:
+        return None
+    above = {"", *(path.rpartition("/")[0] for path in ours)}
+    found = [f"{path}/{entry.name}" for path in sorted(above) for entry in sorted(Path(f"{upper}{path}").iterdir())]
+    return [path for path in found if path not in ours and path not in above]
+
+
+def _was_there(lower: list[str], path: str) -> bool:
+    directories: list[str] | None = lower
+    *parents, name = path.strip("/").split("/")
+    for parent in parents:
+        directories = _before(directories or [], parent)
+    return bool(directories) and _before(directories or [], name) is not None
+
+
 def _is_empty_parent(change: Change, following: Sequence[Change]) -> bool:
     return change.kind == MODIFIED and not any(c.path.startswith(f"{change.path}/") for c in following[:1])
 

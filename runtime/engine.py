@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from swarmd.runtime import cgroups, checks, container_files, logs, names, spec
+from swarmd.runtime import cgroups, checks, committing, container_files, logs, names, spec
 from swarmd.runtime.attach import Replay, Streams
 from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.changes import Change, changes
@@ -27,6 +27,8 @@ from swarmd.runtime.container import Container
 from swarmd.runtime.errors import Conflict, Invalid, NotFound, RuntimeFault
 from swarmd.runtime.events import Events
 from swarmd.runtime.exec import Command, Exec, ExecResult, Execs
+from swarmd.runtime.images.config import ImageConfig
+from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.launch import Host
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest, Phase
@@ -185,6 +187,21 @@ class Engine:
         """What it has changed of its image's files. Blocks: call it in a thread."""
         place = self._find(id).place()
         return changes(place.directory / "upper", place.layers)
+
+    async def commit(
+        self,
+        id: str,
+        refs: Sequence[str],
+        config: ImageConfig,
+        *,
+        author: str = "",
+        comment: str = "",
+        pause: bool = True,
+    ) -> Image:
+        """An image of what a container has changed; see committing.py."""
+        return await committing.commit(
+            self.images, self._find(id), refs, config, author=author, comment=comment, pause=pause
+        )
 
     def sizes(self, id: str) -> tuple[int, int]:
         """Bytes that it has written, and those with its image's. Blocks: call it in a thread."""

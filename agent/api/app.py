@@ -12,6 +12,7 @@ from aiohttp import web
 from swarmd.agent.api import (
     archive,
     attach,
+    commit,
     container_list,
     containers,
     execs,
@@ -85,6 +86,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/images/{name:.+}/push", image_transfer.push),
     ("POST", "/images/{name:.+}/tag", images.tag),
     ("DELETE", "/images/{name:.+}", images.remove),
+    ("POST", "/commit", commit.commit),
     ("POST", "/auth", registry.login),
     ("GET", "/distribution/{name:.+}/json", registry.distribution),
     ("GET", "/networks", networks.listing),

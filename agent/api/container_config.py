@@ -53,7 +53,7 @@ def container_config(body: object, inspect: Inspect) -> ContainerConfig:
             stop_signal=fields.text("StopSignal"),
             stop_timeout=float(fields.number("StopTimeout", 10)),
             exposed=_exposed(fields),
-            health=_health(fields) if fields.has("Healthcheck") else None,
+            health=health(fields) if fields.has("Healthcheck") else None,
             networks=networks,
             network_mode=mode if mode in _MODES or mode.startswith("container:") else "bridge",
             **ready,
@@ -76,7 +76,8 @@ def _exposed(fields: Fields) -> tuple[str, ...]:
     return tuple("{}/{}".format(*host_config.port(text)) for text in fields.raw("ExposedPorts"))
 
 
-def _health(fields: Fields) -> Health:
+def health(fields: Fields) -> Health:
+    """The field Healthcheck."""
     with fields.part("Healthcheck") as check:
         return Health(
             test=check.texts("Test"),

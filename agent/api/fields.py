@@ -88,6 +88,10 @@ class Fields:
         if self._left.get(name) in harmless:
             self._left.pop(name, None)
 
+    def drop(self, name: str) -> None:
+        """Accept a field whatever it says: it concerns something else."""
+        self._left.pop(name, None)
+
     def has(self, name: str) -> bool:
         """Whether it is given; null is not."""
         if self._left.get(name) is None:

@@ -57,8 +57,6 @@ async def tag(request: web.Request) -> web.Response:
     name = given_name(request)
     if not name:
         raise Invalid("query parameter repo is required: the name to give the image")
-    if name.path.rpartition("/")[2] in ("sha256", "sha512"):
-        raise Invalid(f"image name {name.familiar} would look like a digest: choose another")
     image = await engine.images.tag(request.match_info["name"], str(name))
     told(engine, "tag", image, name.familiar)
     return web.Response(status=201)
@@ -181,6 +179,8 @@ def given_name(request: web.Request) -> Reference | None:
     name = Reference.parse(repo)
     if name.digest:
         raise Invalid(f"image name {repo} has a digest, which no one can give: name it with a tag")
+    if name.path.rpartition("/")[2] in ("sha256", "sha512"):
+        raise Invalid(f"image name {repo} would look like a digest: choose another")
     return Reference.parse(f"{name.repository}:{tag}") if tag else name
 
 

@@ -18,6 +18,8 @@ from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.changes import Change
 from swarmd.runtime.container_files import Found
 from swarmd.runtime.exec import Command, Exec
+from swarmd.runtime.images.config import ImageConfig
+from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest
 from swarmd.runtime.network.values import NetworkInfo
@@ -72,6 +74,16 @@ class Engine(Protocol):
     ) -> None: ...
     def export(self, id: str) -> AsyncIterator[bytes]: ...
     def changes(self, id: str) -> Sequence[Change]: ...
+    async def commit(
+        self,
+        id: str,
+        refs: Sequence[str],
+        config: ImageConfig,
+        *,
+        author: str = "",
+        comment: str = "",
+        pause: bool = True,
+    ) -> Image: ...
     def sizes(self, id: str) -> tuple[int, int]: ...
     def directory(self, id: str) -> Path: ...
     async def kill(self, id: str, signal: int = 9) -> None: ...

@@ -23,6 +23,9 @@ from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.changes import Change
 from swarmd.runtime.container_files import Found
 from swarmd.runtime.exec import Command, Exec, start_once
+from swarmd.runtime.images import making
+from swarmd.runtime.images.config import ImageConfig
+from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest, Phase
 from swarmd.runtime.network.values import NetworkInfo
@@ -141,6 +144,21 @@ class FakeEngine:
 
     def changes(self, id: str) -> Sequence[Change]:
         return [Change("/f", 1)]
+
+    async def commit(
+        self,
+        id: str,
+        refs: Sequence[str],
+        config: ImageConfig,
+        *,
+        author: str = "",
+        comment: str = "",
+        pause: bool = True,
+    ) -> Image:
+        upper = self.images.root.parent / "upper"
+        upper.mkdir(exist_ok=True)
+        base = self.images.get(self.inspect(id).image_id)
+        return await making.commit(self.images, base, upper, refs, config, author=author, comment=comment)
 
     def sizes(self, id: str) -> tuple[int, int]:
         return 1, 2
