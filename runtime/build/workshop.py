@@ -12,12 +12,14 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from swarmd.runtime.build.cache import Layer
+from swarmd.runtime.build.merging import merge
 from swarmd.runtime.build.snapshots import Snapshot
 from swarmd.runtime.build.trees import Placed, Tree, read_list, write_list
 from swarmd.runtime.changes import OURS
@@ -47,8 +49,11 @@ class Containers(Protocol):
 
 
 class Workshop:
-    def __init__(self, root: Path, images: ImageStore, containers: Containers, spawner: Spawner) -> None:
-        self.images = images
+    def __init__(self, root: Path, private: Path, images: ImageStore, containers: Containers, spawner: Spawner) -> None:
+        """private: a directory in memory, for secrets while they are needed."""
+        self.images, self.private = images, private
+        shutil.rmtree(private, ignore_errors=True)
+        private.mkdir(mode=0o700, parents=True)
         self._containers, self._spawner = containers, spawner
         self._work = root / "work"
         shutil.rmtree(self._work, ignore_errors=True)
@@ -107,6 +112,12 @@ class Workshop:
             owner=owner,
             list=str(place / "apply"),
         )
+
+    async def merged(self, place: Path, layers: Sequence[Layer], keep: "Keep") -> Layer | None:
+        """One layer that is what these are together."""
+        for layer in layers:
+            await in_thread(partial(merge, self.images.layers.tree(layer.diff_id), place / "upper"))
+        return await keep(place / "upper")
 
     async def run(
         self, snapshot: Snapshot, config: ContainerConfig, heard: Callable[[LogEntry], None], keep: "Keep"

@@ -1,4 +1,4 @@
-"""The language: what the official parser makes of a Dockerfile, ours makes too; what is wrong is said with its place."""
+"""The language: what the official parser makes of a Dockerfile ours makes too; what is wrong is said with its place."""
 
 import dockerfile as official
 import pytest

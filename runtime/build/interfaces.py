@@ -1,0 +1,47 @@
+"""What the parts of a build know of one another: a stage of the build, sources and mounts of the stage."""
+
+import asyncio
+from pathlib import Path
+from typing import Protocol
+
+from swarmd.runtime.build.cache import Cache, Layer
+from swarmd.runtime.build.dockerfile.instructions import Dockerfile, Stage
+from swarmd.runtime.build.request import Request
+from swarmd.runtime.build.snapshots import Snapshot
+from swarmd.runtime.build.trees import Tree
+from swarmd.runtime.build.workshop import Keep, Workshop
+from swarmd.runtime.images.manifests import Platform
+from swarmd.runtime.images.store import ImageStore
+
+
+class AnyBuild(Protocol):
+    """globals: variables of FROM lines; consumed: build arguments that were asked for; locks: of cache mounts."""
+
+    workshop: Workshop
+    images: ImageStore
+    cache: Cache
+    request: Request
+    context: Tree
+    dockerfile: Dockerfile
+    globals: dict[str, str]
+    consumed: set[str]
+    epoch: int | None
+    keep: Keep
+    slots: asyncio.Semaphore
+    locks: dict[str, asyncio.Lock]
+
+    def before(self, stage: Stage, name: str) -> Stage | None: ...
+    def platform_of(self, stage: Stage) -> Platform: ...
+    def found(self, key: str) -> tuple[bool, Layer | None]: ...
+    async def stage(self, index: int) -> Snapshot: ...
+    async def base(self, ref: str, platform: Platform) -> Snapshot: ...
+
+
+class AnyStage(Protocol):
+    snapshot: Snapshot
+
+    @property
+    def build(self) -> AnyBuild: ...
+    def word(self, text: str) -> str: ...
+    def values(self) -> dict[str, str]: ...
+    async def paths_of(self, name: str) -> tuple[list[Path], list[str], str]: ...

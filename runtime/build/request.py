@@ -1,0 +1,62 @@
+"""What a build is asked for, and what it tells on the way."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.manifests import Platform
+from swarmd.runtime.model import Limits, Struct, Ulimit
+
+_NO_LIMITS = Limits()
+
+
+class Request(Struct, frozen=True):
+    """dockerfile: its text; file: its name in errors; network: of RUN, default, none, host or a network's name.
+
+    secrets by their ids; ssh: agents' sockets on this host by their ids; entitled: RUN --security=insecure is allowed.
+    """
+
+    dockerfile: str
+    file: str = "Dockerfile"
+    refs: tuple[str, ...] = ()
+    target: str = ""
+    args: dict[str, str] = msgspec.field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    platform: Platform | None = None
+    no_cache: bool = False
+    pull: bool = False
+    squash: bool = False
+    network: str = "default"
+    extra_hosts: tuple[str, ...] = ()
+    limits: Limits = _NO_LIMITS
+    shm_size: int = 0
+    ulimits: tuple[Ulimit, ...] = ()
+    secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
+    ssh: dict[str, Path] = msgspec.field(default_factory=dict)
+    entitled: bool = False
+
+
+class Step(Struct, frozen=True):
+    """One instruction of one stage; number and count are of all the steps that this build takes."""
+
+    number: int
+    count: int
+    stage: str
+    text: str
+
+
+class Progress(Struct, frozen=True):
+    """state: started, output (with data), cached, done, failed, or warning (with data); seconds: since it started."""
+
+    step: Step
+    state: str
+    data: bytes = b""
+    stream: str = ""
+    seconds: float = 0.0
+
+
+Report = Callable[[Progress], None]
+# Brings an image that is not here, or with True whatever its registry has by now.
+Pull = Callable[[str, Platform, bool], Awaitable[Image]]

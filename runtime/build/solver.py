@@ -1,0 +1,254 @@
+"""A build: the stages that its target needs, each once and side by side, and the image that comes of it.
+
+    Dockerfile ─▶ stages ─▶ target's stage ─▶ image
+                    └─ awaits the stages that its FROM, COPY --from and RUN --mount=from name, which begin at once;
+                       what nothing needs is never looked at
+
+What a step makes is found by a key that is a pure function of content (cache.py), so it is made once, on any host.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from swarmd.runtime.build import effects
+from swarmd.runtime.build.cache import Cache, Layer
+from swarmd.runtime.build.dockerfile import DockerfileError, expand, parse, parse_line
+from swarmd.runtime.build.dockerfile.instructions import Copy, Dockerfile, Instruction, Run, Stage
+from swarmd.runtime.build.request import Progress, Pull, Report, Request, Step
+from swarmd.runtime.build.snapshots import Snapshot, document, of_image
+from swarmd.runtime.build.stages import StageRun
+from swarmd.runtime.build.trees import Tree
+from swarmd.runtime.build.variables import PREDEFINED, platform_values
+from swarmd.runtime.build.workshop import Keep, Workshop
+from swarmd.runtime.errors import Invalid, NotFound, RuntimeFault
+from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.manifests import Platform, host_platform, parse_platform
+from swarmd.runtime.images.store import Lease
+
+_AT_ONCE = 4  # steps of one build
+
+
+class Build:
+    """context: the files that COPY takes; place: a directory of this build's own, removed by whoever made it."""
+
+    def __init__(
+        self, workshop: Workshop, cache: Cache, request: Request, context: Tree, place: Path, pull: Pull, report: Report
+    ) -> None:
+        self.workshop, self.cache, self.request, self.context, self.place = workshop, cache, request, context, place
+        self.images = workshop.images
+        self.slots = asyncio.Semaphore(_AT_ONCE)
+        self.locks: dict[str, asyncio.Lock] = {}  # of cache mounts
+        self.consumed: set[str] = set()  # build arguments that an ARG asked for
+        self._pull, self._report = pull, report
+        self._stages: dict[int, asyncio.Task[Snapshot]] = {}
+        self._pulled: dict[str, asyncio.Task[Image]] = {}
+        self._number = 0
+        self.epoch = self._read_epoch()
+
+    def _read_epoch(self) -> int | None:
+        text = self.request.args.get("SOURCE_DATE_EPOCH", "")
+        if text and not (text.isascii() and text.isdigit()):
+            raise Invalid(f"build argument SOURCE_DATE_EPOCH is a number of seconds, not {text!r}")
+        return int(text) if text else None
+
+    async def run(self) -> Image:
+        """Raises DockerfileError, or another RuntimeFault; what was made on the way is in the cache then."""
+        self.dockerfile = parse(self.request.dockerfile, self.request.file)
+        self.globals = self._globals()
+        target = self._target(self.dockerfile)
+        self._count = sum(len(stage.instructions) + 1 for stage in self._reached(target))
+        with self.images.lease() as lease:
+            self.lease = lease
+            self.keep = Keep(self.images, lease, self.epoch)
+            try:
+                snapshot = await self.stage(target.index)
+                return await self._image(snapshot, lease)
+            finally:
+                await self._end()
+
+    async def _end(self) -> None:
+        tasks = [*self._stages.values(), *self._pulled.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+            for task in tasks:
+                if not task.cancelled():
+                    task.exception()  # the first was raised; the others' were because of it
+
+    # ------------------------------------------------------------ the graph
+
+    def _target(self, made: Dockerfile) -> Stage:
+        if not self.request.target:
+            return made.stages[-1]
+        found = made.stage(self.request.target)
+        if found is None:
+            names = ", ".join(stage.name for stage in made.stages)
+            raise Invalid(f"{made.file} has no stage {self.request.target!r}: it has {names}")
+        return found
+
+    def _reached(self, target: Stage) -> list[Stage]:
+        found: dict[int, Stage] = {}
+        waiting = [target]
+        while waiting:
+            stage = waiting.pop()
+            if stage.index not in found:
+                found[stage.index] = stage
+                waiting += self._named_in(stage)
+        return [*found.values()]
+
+    def _named_in(self, stage: Stage) -> Iterator[Stage]:
+        """The stages before this one that its instructions name in so many words."""
+        names = [stage.begin.image]
+        for one in stage.instructions:
+            if isinstance(one, Copy):
+                names.append(one.from_)
+            elif isinstance(one, Run):
+                names += [part[5:] for mount in one.mounts for part in mount.split(",") if part.startswith("from=")]
+        for name in names:
+            if name and (found := self.before(stage, name)):
+                yield found
+
+    def before(self, stage: Stage, name: str) -> Stage | None:
+        """A stage that stands before another; an image where there is none."""
+        earlier = msgspec.structs.replace(self.dockerfile, stages=self.dockerfile.stages[: stage.index])
+        return earlier.stage(name)
+
+    async def stage(self, index: int) -> Snapshot:
+        """The result of a stage, which begins with the first who asks."""
+        if index not in self._stages:
+            self._stages[index] = asyncio.ensure_future(self._run_stage(self.dockerfile.stages[index]))
+        return await asyncio.shield(self._stages[index])
+
+    async def _run_stage(self, stage: Stage) -> Snapshot:
+        for needed in self._named_in(stage):
+            if needed.index not in self._stages:
+                self._stages[needed.index] = asyncio.ensure_future(self._run_stage(needed))
+        text = f"FROM {stage.begin.image}"
+        run = StageRun(self, stage)
+        await self.performed(stage, text, stage.begin, lambda heard: run.begin())
+        triggers = [parse_line(line, f"ONBUILD of {stage.begin.image}") for line in run.take_triggers()]
+        for instruction in (*triggers, *stage.instructions):
+            await self.performed(stage, instruction.line.text, instruction, partial(run.perform, instruction))
+        return run.snapshot
+
+    async def performed(
+        self,
+        stage: Stage,
+        text: str,
+        instruction: Instruction,
+        work: Callable[[Callable[[bytes, str], None]], Awaitable[bool]],
+    ) -> None:
+        """Perform a step and tell of it. work: returns whether the cache had it."""
+        self._number += 1
+        name = stage.name if len(self.dockerfile.stages) > 1 else ""
+        step = Step(number=self._number, count=max(self._count, self._number), stage=name, text=text)
+        start = time.monotonic()
+
+        def tell(state: str, data: bytes = b"", stream: str = "") -> None:
+            seconds = time.monotonic() - start
+            self._report(Progress(step=step, state=state, data=data, stream=stream, seconds=seconds))
+
+        tell("started")
+        try:
+            cached = await work(lambda data, stream: tell("output", data, stream))
+        except DockerfileError:
+            tell("failed")
+            raise
+        except RuntimeFault as error:
+            tell("failed")
+            line = instruction.line
+            source = self.request.dockerfile.removeprefix("\ufeff").split("\n")
+            shown = source[line.first - 1] if line.first <= len(source) else line.text
+            raise DockerfileError(self.dockerfile.file, line.first, str(error), source=shown) from error
+        tell("cached" if cached else "done")
+
+    # ------------------------------------------------------------ images
+
+    async def base(self, ref: str, platform: Platform) -> Snapshot:
+        """An image to begin with or to copy from, brought if it is not here."""
+        key = f"{ref} {platform}"
+        if key not in self._pulled:
+            self._pulled[key] = asyncio.ensure_future(self._found(ref, platform))
+        image = await asyncio.shield(self._pulled[key])
+        self.lease.blobs |= {image.id, *image.variant.digests()}
+        self.lease.layers |= {*image.variant.diff_ids}
+        return of_image(image)
+
+    async def _found(self, ref: str, platform: Platform) -> Image:
+        if not self.request.pull:
+            try:
+                return self.images.get(ref).of(platform)
+            except NotFound:
+                pass
+        return (await self._pull(ref, platform, self.request.pull)).of(platform)
+
+    async def _image(self, snapshot: Snapshot, lease: Lease) -> Image:
+        if self.request.labels:
+            config = effects.label(snapshot.config, self.request.labels)
+            snapshot = msgspec.structs.replace(snapshot, config=config)
+        if self.request.squash:
+            snapshot = await self._squashed(snapshot)
+        created = datetime.fromtimestamp(time.time() if self.epoch is None else self.epoch, UTC)
+        text = created.isoformat().replace("+00:00", "Z")
+        layers = [layer.descriptor for layer in snapshot.layers]
+        target = await self.images.create(lease, document(snapshot, text), layers)
+        return await self.images.name(target, self.request.refs)
+
+    async def _squashed(self, snapshot: Snapshot) -> Snapshot:
+        """With one layer instead of those that this build has put on its base."""
+        kept = len(self.images.get(snapshot.base).variant.diff_ids) if snapshot.base else 0
+        if len(snapshot.layers) - kept < 2:
+            return snapshot
+        with self.workshop.place() as place:
+            layer = await self.workshop.merged(place, snapshot.layers[kept:], self.keep)
+        entries = [msgspec.structs.replace(e, empty_layer=True) for e in snapshot.history if not e.created]
+        if entries:
+            entries[-1] = msgspec.structs.replace(entries[-1], empty_layer=False)
+        history = (*(e for e in snapshot.history if e.created), *entries)
+        return msgspec.structs.replace(
+            snapshot, layers=(*snapshot.layers[:kept], *([layer] if layer else [])), history=history
+        )
+
+    # ------------------------------------------------------------ variables
+
+    def _globals(self) -> dict[str, str]:
+        """What FROM lines may use: the platforms, and the arguments before the first of them."""
+        build, target = host_platform(), self.request.platform or host_platform()
+        values = {**platform_values("BUILD", build), **platform_values("TARGET", target)}
+        values["TARGETSTAGE"] = self.request.target or "default"
+        for argument in self.dockerfile.arguments:
+            if argument.name in self.request.args:
+                self.consumed.add(argument.name)
+                values[argument.name] = self.request.args[argument.name]
+            elif argument.value is not None:
+                values[argument.name] = expand(argument.value, values, self.dockerfile.escape)
+        return values
+
+    def platform_of(self, stage: Stage) -> Platform:
+        text = expand(stage.begin.platform, self.globals, self.dockerfile.escape)
+        return parse_platform(text) if text else self.request.platform or host_platform()
+
+    def unused(self) -> list[str]:
+        """Build arguments that no ARG of what was built asked for."""
+        return sorted(self.request.args.keys() - self.consumed - PREDEFINED - self.globals.keys())
+
+    def found(self, key: str) -> tuple[bool, Layer | None]:
+        """What the cache has for a step, if it may be used and its content is still here."""
+        record = None if self.request.no_cache else self.cache.find(key)
+        if record is None:
+            return False, None
+        layer = record.layer
+        if layer:
+            self.lease.blobs.add(layer.descriptor.digest)
+            self.lease.layers.add(layer.diff_id)
+            if not (self.images.blobs.has(layer.descriptor.digest) and self.images.layers.has(layer.diff_id)):
+                self.cache.forget(key)
+                return False, None
+        return True, layer

@@ -1,0 +1,274 @@
+"""One stage as it is built: its instructions in their order, each on what the one before has left."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from swarmd.runtime.build import effects, trees
+from swarmd.runtime.build.cache import Layer, key
+from swarmd.runtime.build.dockerfile import expand
+from swarmd.runtime.build.dockerfile.instructions import (
+    Arg,
+    Command,
+    Copy,
+    From,
+    Healthcheck,
+    Instruction,
+    Onbuild,
+    Pairs,
+    Run,
+    Stage,
+    Value,
+    Words,
+)
+from swarmd.runtime.build.interfaces import AnyBuild
+from swarmd.runtime.build.running import Prepared, command_of, prepare
+from swarmd.runtime.build.snapshots import Snapshot
+from swarmd.runtime.build.sources import Batch, gather
+from swarmd.runtime.build.variables import PROXIES
+from swarmd.runtime.errors import Invalid, NotFound, RuntimeFault
+from swarmd.runtime.images.config import ImageConfig
+from swarmd.runtime.model import Health, LogEntry
+from swarmd.runtime.stages.privileges import DEFAULT_PATH
+
+Heard = Callable[[bytes, str], None]
+_TAIL = 10  # lines of a failed command's output that its error shows
+
+
+class StageRun:
+    """args: the values of the arguments that are declared so far."""
+
+    def __init__(self, build: AnyBuild, stage: Stage) -> None:
+        self.build, self.stage = build, stage
+        self.args: dict[str, str] = {}
+        self.snapshot = Snapshot(platform=build.platform_of(stage))
+        self._has_cmd = False
+
+    async def begin(self) -> bool:
+        """FROM."""
+        begin, build = self.stage.begin, self.build
+        name = self._global(begin.image)
+        if earlier := build.before(self.stage, name):
+            self.snapshot = await build.stage(earlier.index)
+        elif name != "scratch":
+            self.snapshot = await build.base(name, self.snapshot.platform)
+        if "PATH" not in self.values():  # so that ENV PATH=/more:$PATH is what it looks like
+            config = effects.env(self.snapshot.config, {"PATH": DEFAULT_PATH})
+            self.snapshot = msgspec.structs.replace(self.snapshot, config=config)
+        return False
+
+    def take_triggers(self) -> tuple[str, ...]:
+        """The ONBUILD lines of the base, which are for this image and not for those made of it."""
+        config = self.snapshot.config
+        self.snapshot = msgspec.structs.replace(self.snapshot, config=msgspec.structs.replace(config, onbuild=()))
+        return config.onbuild
+
+    async def perform(self, one: Instruction, heard: Heard) -> bool:
+        """Return whether the cache had it."""
+        match one:
+            case Run():
+                return await self._run(one, heard)
+            case Copy():
+                return await self._copy(one)
+            case Value() if one.line.keyword == "WORKDIR":
+                return await self._workdir(one)
+            case Arg():
+                self._declare(one)
+            case From():
+                raise Invalid("FROM begins a stage")
+            case _:
+                self._describe(one)
+        return False
+
+    # ------------------------------------------------------------ variables
+
+    def values(self) -> dict[str, str]:
+        """What words may use; what ENV sets hides an argument."""
+        env = dict(line.partition("=")[::2] for line in self.snapshot.config.env)
+        return {**self.args, **env}
+
+    def word(self, text: str) -> str:
+        return expand(text, self.values(), self.build.dockerfile.escape)
+
+    def _global(self, text: str) -> str:
+        name = expand(text, self.build.globals, self.build.dockerfile.escape)
+        if not name:
+            raise Invalid(f"FROM {text} comes to nothing: give the argument a default, or --build-arg")
+        return name
+
+    def _declare(self, one: Arg) -> None:
+        build = self.build
+        for argument in one.arguments:
+            if argument.name in build.request.args:
+                build.consumed.add(argument.name)
+                self.args[argument.name] = build.request.args[argument.name]
+            elif argument.value is not None:
+                self.args[argument.name] = self.word(argument.value)
+            elif argument.name in build.globals:
+                self.args[argument.name] = build.globals[argument.name]
+        self.snapshot = self.snapshot.followed(one.line.text)
+
+    def environment(self) -> dict[str, str]:
+        """Of RUN, besides what the image sets: arguments, and proxies that are given."""
+        env = {line.partition("=")[0] for line in self.snapshot.config.env}
+        proxies = {name: value for name, value in self.build.request.args.items() if name in PROXIES}
+        return {name: value for name, value in {**proxies, **self.args}.items() if name not in env}
+
+    # ------------------------------------------------------------ what only describes
+
+    def _describe(self, one: Instruction) -> None:
+        config = self.snapshot.config
+        match one:
+            case Pairs():
+                pairs = {self.word(name): self.word(value) for name, value in one.pairs}
+                config = effects.env(config, pairs) if one.line.keyword == "ENV" else effects.label(config, pairs)
+            case Words() if one.line.keyword == "EXPOSE":
+                config = effects.expose(config, (part for text in one.words for part in self.word(text).split()))
+            case Words():
+                config = effects.volume(config, map(self.word, one.words))
+            case Command() if one.line.keyword == "SHELL":
+                config = effects.shell(config, one.words)
+            case Command() if one.line.keyword == "ENTRYPOINT":
+                config = effects.entrypoint(config, one.words, one.in_shell, self._has_cmd)
+            case Command():
+                self._has_cmd = True
+                config = effects.cmd(config, one.words, one.in_shell)
+            case Healthcheck():
+                config = effects.healthcheck(config, _health(one))
+            case Onbuild():
+                config = effects.onbuild(config, one.text)
+            case Value() if one.line.keyword == "USER":
+                config = effects.user(config, self.word(one.value))
+            case Value() if one.line.keyword == "STOPSIGNAL":
+                config = effects.stop_signal(config, self.word(one.value))
+            case Value():
+                self.snapshot = msgspec.structs.replace(self.snapshot, author=one.value)
+        self.snapshot = self.snapshot.followed(one.line.text, config=config)
+
+    # ------------------------------------------------------------ what writes files
+
+    async def _workdir(self, one: Value) -> bool:
+        config = effects.workdir(self.snapshot.config, self.word(one.value))
+        path = config.workdir.strip("/")
+        if not path:
+            self.snapshot = self.snapshot.followed(one.line.text, config=config)
+            return False
+        entry = trees.Entry(path, "d", 0o755, 0, 0, 0, time.time_ns(), "", "", 0)
+        batch = Batch(None, [trees.Placed(path, False, entry)])
+        return await self._files("workdir", one, [batch], "", linked=False, config=config)
+
+    async def _copy(self, one: Copy) -> bool:
+        with self.build.workshop.place() as place:
+            batches = await gather(self, one, place)
+            return await self._files("copy", one, batches, self.word(one.owner), linked=one.linked)
+
+    async def _files(
+        self,
+        kind: str,
+        one: Instruction,
+        batches: list[Batch],
+        owner: str,
+        *,
+        linked: bool,
+        config: ImageConfig | None = None,
+    ) -> bool:
+        build, before = self.build, self.snapshot
+        if not owner.replace(":", "", 1).isdigit() and owner:
+            linked = False  # the name stands in the image's own files
+        chain = [] if linked else before.chain
+        digests = [trees.digest(batch.placed) for batch in batches]
+        step = key(kind, chain, owner, digests, build.epoch)
+        cached, layer = build.found(step)
+        if not cached:
+            base = [] if linked else before.paths(build.images.layers)
+            async with build.slots:
+                with build.workshop.place() as place:
+                    for batch in batches:
+                        await build.workshop.copy(place, base, batch.tree, batch.placed, owner)
+                    layer = await build.keep(place / "upper")
+            build.cache.add(step, one.line.text, layer, self._size(layer))
+        self.snapshot = before.followed(one.line.text, layer, config)
+        return cached
+
+    async def _run(self, one: Run, heard: Heard) -> bool:
+        build, before = self.build, self.snapshot
+        if one.insecure and not build.request.entitled:
+            raise Invalid("RUN --security=insecure is not allowed: build with --allow security.insecure")
+        env = self.environment()
+        argv = command_of(one, before.config)
+        async with AsyncExitStack() as held:
+            prepared = await prepare(self, one, held)
+            step = key(
+                "run",
+                before.chain,
+                argv,
+                list(before.config.env),
+                {name: value for name, value in env.items() if name not in PROXIES},
+                [before.config.user, before.config.workdir],
+                prepared.keys,
+                [one.network, one.insecure, build.request.network, list(build.request.extra_hosts), build.epoch],
+            )
+            cached, layer = build.found(step)
+            if not cached:
+                layer = await self._executed(one, argv, env, prepared, heard)
+                build.cache.add(step, one.line.text, layer, self._size(layer))
+        self.snapshot = before.followed(one.line.text, layer)
+        return cached
+
+    async def _executed(
+        self, one: Run, argv: tuple[str, ...], env: Mapping[str, str], prepared: Prepared, heard: Heard
+    ) -> Layer | None:
+        build, tail = self.build, list[bytes]()
+
+        def listen(entry: LogEntry) -> None:
+            tail.append(entry.data)
+            del tail[:-_TAIL]
+            heard(entry.data, entry.stream)
+
+        async with build.slots:
+            config = await prepared.config(argv, env)
+            ended, layer = await build.workshop.run(self.snapshot, config, listen, build.keep)
+        if ended.code:
+            why = "was killed because its memory ran out" if ended.oom_killed else f"ended with exit code {ended.code}"
+            said = b"".join(tail).decode(errors="replace").strip().rpartition("\n")[2]
+            raise StepFailed(f"{one.line.text.partition(chr(10))[0]} {why}{f': {said}' if said else ''}", ended.code)
+        return layer
+
+    def _size(self, layer: Layer | None) -> int:
+        return layer.descriptor.size + self.build.images.layers.size(layer.diff_id) if layer else 0
+
+    async def paths_of(self, name: str) -> tuple[list[Path], list[str], str]:
+        """The layers of a stage or an image, what they are, and how to call them."""
+        build = self.build
+        if earlier := build.before(self.stage, name):
+            found = await build.stage(earlier.index)
+            return found.paths(build.images.layers), found.chain, f"stage {earlier.name}"
+        if build.dockerfile.stage(name):
+            raise Invalid(f"stage {name} comes later, or is this one: only stages before this one can be copied from")
+        try:
+            found = await build.base(name, self.snapshot.platform)
+        except NotFound as error:
+            raise NotFound(f"there is no stage {name} before this one, and {error}") from None
+        return found.paths(build.images.layers), found.chain, f"image {name}"
+
+
+class StepFailed(RuntimeFault):
+    """code: how the command ended."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def _health(one: Healthcheck) -> Health:
+    if not one.test:
+        return Health(test=("NONE",))
+    given = {
+        name: value
+        for name in ("interval", "timeout", "start_period", "start_interval", "retries")
+        if (value := getattr(one, name)) is not None
+    }
+    return msgspec.structs.replace(Health(test=("CMD-SHELL" if one.in_shell else "CMD", *one.test)), **given)
