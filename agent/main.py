@@ -188,8 +188,8 @@ async def _serve(args: argparse.Namespace, listeners: Sequence[Listener]) -> Non
         )
         host = Host(name=args.hostname, data_root=args.data_root, version=version("swarmd"))
         secured = await held.enter_async_context(asyncio.TaskGroup())
-        # Log streams and waits have no end of their own: a short grace, then they are cut.
-        runner = web.AppRunner(application(Services(engine, membership, host)), access_log=None, shutdown_timeout=1.0)
+        # Log streams and waits have no end of their own: a short grace, which aiohttp gives twice, then they are cut.
+        runner = web.AppRunner(application(Services(engine, membership, host)), access_log=None, shutdown_timeout=0.3)
         await runner.setup()
         held.push_async_callback(runner.cleanup)
         for listener in listeners:
