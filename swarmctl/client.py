@@ -15,7 +15,7 @@ from swarmd.swarmctl.jsontext import dumps, loads
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket as Socket
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from typing import IO, Any
 
 API_VERSION = "v1.50"
@@ -51,11 +51,11 @@ class Client:
         while self._idle:
             self._idle.pop().close()
 
-    def get(self, path: str, /, **query: object) -> Any:
-        return self._json("GET", path, query)
+    def get(self, path: str, headers: Mapping[str, str] | None = None, /, **query: object) -> Any:
+        return self._json("GET", path, query, headers=headers)
 
-    def post(self, path: str, body: object = None, /, **query: object) -> Any:
-        return self._json("POST", path, query, body)
+    def post(self, path: str, body: object = None, headers: Mapping[str, str] | None = None, /, **query: object) -> Any:
+        return self._json("POST", path, query, body, headers)
 
     def revise(self, kind: str, name: str, edit: Callable[[Any], Any], **query: object) -> tuple[Any, Any]:
         """Give an object the spec that `edit` makes of it; return the object as it was, and the answer.
@@ -86,13 +86,10 @@ class Client:
         response.read()
         return response.headers
 
-    def upload(self, path: str, content: IO[bytes], /, **query: object) -> Iterator[Any]:
-        """POST a stream; yield the JSON objects of the answer."""
+    def upload(self, path: str, content: IO[bytes], /, **query: object) -> http.Response:
+        """POST a stream, and read the answer as it comes."""
         headers = {"Content-Type": "application/x-tar"}
-        response = self._send("POST", path, query, http.chunks(content), headers)  # type: ignore[arg-type]
-        for line in response:
-            if line.strip():
-                yield loads(line)
+        return self._send("POST", path, query, http.chunks(content), headers)  # type: ignore[arg-type]
 
     def put(self, path: str, content: http.Body, /, **query: object) -> None:
         """PUT an archive."""
@@ -101,9 +98,9 @@ class Client:
     def stream(self, path: str, /, **query: object) -> http.Response:
         return self._send("GET", path, query)
 
-    def follow(self, path: str, /, **query: object) -> http.Response:
+    def follow(self, path: str, headers: Mapping[str, str] | None = None, /, **query: object) -> http.Response:
         """POST, and read the answer as it comes; it has begun, so the daemon listens."""
-        return self._send("POST", path, query)
+        return self._send("POST", path, query, None, headers)
 
     def hijack(self, path: str, body: object = None, /, **query: object) -> http.Response:
         """POST, and have the connection itself from then on: `sock` to write to, `reader` to read from."""
@@ -126,10 +123,17 @@ class Client:
         except OSError as problem:
             raise Refusal(self._unreachable(problem)) from None
 
-    def _json(self, method: str, path: str, query: Mapping[str, object], body: object = None) -> Any:
+    def _json(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object],
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         content = None if body is None else dumps(body).encode()
-        headers = {} if content is None else {"Content-Type": "application/json"}
-        response = self._send(method, path, query, content, headers)
+        of_body = {} if content is None else {"Content-Type": "application/json"}
+        response = self._send(method, path, query, content, {**(headers or {}), **of_body})
         answer = response.read()
         return loads(answer) if answer.strip() else None
 

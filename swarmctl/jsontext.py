@@ -40,7 +40,7 @@ def loads(text: str | bytes) -> Any:
     whole = (text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text).strip(_SPACE)
     try:
         value, end = _scan(whole, 0)
-    except StopIteration:
+    except (StopIteration, SystemError):  # the scanner's own error is in module json, which it does not load
         raise ValueError(f"no JSON: {whole[:80]!r}") from None
     if end != len(whole):
         raise ValueError(f"JSON, and more after it: {whole[end : end + 80]!r}")

@@ -26,16 +26,17 @@ async def distribution(request: web.Request) -> web.Response:
     credentials = credentials_from_header(request.headers.get("X-Registry-Auth"))
     repository = services(request).engine.registries.repository(name, credentials)
     data, media_type, digest = await repository.manifest(name.digest or name.tag)
-    platforms = await _platforms(repository, data, media_type, name.familiar)
+    found = await platforms(repository, data, media_type, name.familiar)
     return answer(
         {
             "Descriptor": {"mediaType": media_type, "digest": digest, "size": len(data)},
-            "Platforms": [msgspec.to_builtins(platform) for platform in platforms],
+            "Platforms": [msgspec.to_builtins(platform) for platform in found],
         }
     )
 
 
-async def _platforms(repository: Repository, data: bytes, media_type: str, what: str) -> list[Platform]:
+async def platforms(repository: Repository, data: bytes, media_type: str, what: str) -> list[Platform]:
+    """What a manifest, or all that an index lists, is for."""
     if is_index(media_type, data, what):
         return [listed.platform for listed in parse(data, Index, what).manifests if listed.platform]
     config = await Registry(repository).document(parse(data, Manifest, what).config)

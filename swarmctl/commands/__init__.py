@@ -24,6 +24,7 @@ class Command:
 
 CONTAINER: dict[str, Command] = {
     "attach": Command("attach", "add_attach", "connect this terminal to a running container"),
+    "commit": Command("commit", "add_commit", "make an image of what a container has changed"),
     "cp": Command(
         "copy", "add_cp", "copy files between a container and here", "CONTAINER:PATH PATH|- or PATH|- CONTAINER:PATH"
     ),
@@ -111,11 +112,26 @@ NETWORK: dict[str, Command] = {
 }
 
 IMAGE: dict[str, Command] = {
-    "import": Command("image", "add_import", "make an image from a tar of a root file system"),
+    "history": Command("image", "add_history", "show the steps that an image was made by"),
+    "import": Command("archives", "add_import", "make an image from a tar of a root file system"),
     "inspect": Command("image", "add_inspect", "show images in full"),
-    "load": Command("image", "add_load", "load an archive of images (docker save, OCI layout)"),
+    "load": Command("archives", "add_load", "load an archive of images (docker save, OCI layout)"),
     "ls": Command("image", "add_ls", "list images"),
+    "prune": Command("image", "add_prune", "remove images that nothing uses"),
+    "pull": Command("registry", "add_pull", "get an image from a registry"),
+    "push": Command("registry", "add_push", "send an image to a registry"),
     "rm": Command("image", "add_rm", "remove images"),
+    "save": Command("archives", "add_save", "write images as an archive"),
+    "tag": Command("image", "add_tag", "give an image another name"),
+    "tree": Command("image", "add_tree", "list images with the platforms that they are for"),
+}
+
+MANIFEST: dict[str, Command] = {
+    "annotate": Command("manifest", "add_annotate", "say what platform a manifest in a list is for"),
+    "create": Command("manifest", "add_create", "make a list of manifests, here until it is pushed"),
+    "inspect": Command("manifest", "add_inspect", "show a manifest as its registry has it, or a list that is here"),
+    "push": Command("manifest", "add_push", "send a list of manifests to a registry"),
+    "rm": Command("manifest", "add_rm", "remove lists of manifests that are here"),
 }
 
 GROUPS: dict[str, tuple[str, dict[str, Command]]] = {
@@ -127,11 +143,18 @@ GROUPS: dict[str, tuple[str, dict[str, Command]]] = {
     "swarm": ("the cluster", SWARM),
     "network": ("networks", NETWORK),
     "image": ("images of this node", IMAGE),
+    "manifest": ("images for several platforms, in registries", MANIFEST),
 }
 
 # What can be said without its noun.
 SHORT: dict[str, Command] = {
     **{verb: command for verb, command in CONTAINER.items() if verb not in ("ls", "prune", "inspect")},
+    **{verb: IMAGE[verb] for verb in ("history", "import", "load", "pull", "push", "save", "tag")},
+    "images": IMAGE["ls"],
+    "login": Command("registry", "add_login", "log in at a registry"),
+    "logout": Command("registry", "add_logout", "forget the login at a registry"),
+    "rmi": IMAGE["rm"],
+    "search": Command("registry", "add_search", "find images in a registry"),
     "ps": CONTAINER["ls"],
     "inspect": Command("inspect", "add_inspect", "show containers, images, networks ... in full"),
     "events": SYSTEM["events"],

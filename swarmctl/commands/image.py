@@ -1,114 +1,221 @@
-"""swarmctl image ..."""
+"""swarmctl image ls, inspect, history, tag, rm, prune, tree. See archives.py and registry.py for what moves images."""
 
 from __future__ import annotations
 
 import sys
+import time
 
 from swarmd.swarmctl import output
 from swarmd.swarmctl.client import Client, Refusal, path_of
 from swarmd.swarmctl.filters import filters
 from swarmd.swarmctl.parser import Args, Parser
+from swarmd.swarmctl.references import platform, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import IO, Any
+    from collections.abc import Iterator
+    from typing import Any
 
-_TABLE = output.Table(
-    {"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE"}
+_COLUMNS = {"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE"}
+_WITH_DIGESTS = {"Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID",
+                 "CreatedSince": "CREATED", "Size": "SIZE"}  # fmt: skip
+_HISTORY = output.Table(
+    {"ID": "IMAGE", "CreatedSince": "CREATED", "CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT"}
 )
-
-
-def add_import(parser: Parser) -> None:
-    parser.several("-c", "--change", metavar="INSTRUCTION", help="such as 'CMD [\"/init\"]'")
-    parser.argument("file", "FILE|-")
-    parser.argument("name", "NAME[:TAG]", "?", default="")
-    parser.set_defaults(run=import_)
-
-
-def add_load(parser: Parser) -> None:
-    parser.text("-i", "--input", default="-", metavar="FILE", help="instead of standard input")
-    parser.switch("-q", "--quiet", help="say nothing of what is loaded")
-    parser.set_defaults(run=load)
+_TREE = output.Table(
+    {"Image": "IMAGE", "ID": "ID", "DiskUsage": "DISK USAGE", "ContentSize": "CONTENT SIZE", "Used": "USED"}
+)
+_NONE = "<none>"
+_STEP = 45  # characters of a command in a history
 
 
 def add_ls(parser: Parser) -> None:
-    parser.several("-f", "--filter", metavar="KEY=VALUE", help="label, dangling, reference")
+    parser.switch("-a", "--all", help="also steps of builds, of which swarmd keeps none")
+    parser.switch("--digests", help="also what registries call them")
+    parser.several("-f", "--filter", metavar="KEY=VALUE",
+                   help="reference, label, dangling, before, since, until")  # fmt: skip
     parser.text("--format", metavar="TEMPLATE")
     parser.switch("--no-trunc", help="ids in full")
     parser.switch("-q", "--quiet", help="ids only")
+    parser.switch("--tree", help="with the platforms of each")
+    parser.argument("repository", "NAME[:TAG]", "?", default="")
     parser.set_defaults(run=listing)
+
+
+def add_tree(parser: Parser) -> None:
+    parser.several("-f", "--filter", metavar="KEY=VALUE", help="as those of 'image ls'")
+    parser.text("--format", metavar="TEMPLATE")
+    parser.argument("repository", "NAME[:TAG]", "?", default="")
+    parser.set_defaults(run=tree)
 
 
 def add_inspect(parser: Parser) -> None:
     parser.text("-f", "--format", metavar="TEMPLATE")
+    parser.text("--platform", help="os/architecture[/variant], of an image for several")
     parser.argument("images", "IMAGE", "+")
     parser.set_defaults(run=inspect)
 
 
+def add_history(parser: Parser) -> None:
+    parser.text("--format", metavar="TEMPLATE")
+    parser.switch("-H", "--human", default=True, help="sizes and times as people say them (default: true)")
+    parser.switch("--no-trunc", help="commands and ids in full")
+    parser.text("--platform", help="os/architecture[/variant], of an image for several")
+    parser.switch("-q", "--quiet", help="ids only")
+    parser.argument("image", "IMAGE")
+    parser.set_defaults(run=history)
+
+
+def add_tag(parser: Parser) -> None:
+    parser.argument("image", "IMAGE")
+    parser.argument("name", "NAME[:TAG]")
+    parser.set_defaults(run=tag)
+
+
 def add_rm(parser: Parser) -> None:
-    parser.switch("-f", "--force", help="with all their names")
+    parser.switch("-f", "--force", help="with all its names, even if a stopped container uses it")
+    parser.switch("--no-prune", help="keep untagged parents, of which swarmd has none")
+    parser.several("--platform", help="only its content for os/architecture[/variant]")
     parser.argument("images", "IMAGE", "+")
     parser.set_defaults(run=remove)
 
 
-def _opened(name: str) -> IO[bytes]:
-    if name == "-":
-        if sys.stdin.isatty():
-            raise Refusal("there is no archive: name a file, or send one to standard input")
-        return sys.stdin.buffer
-    try:
-        return open(name, "rb")
-    except OSError as problem:
-        raise Refusal(f"{name}: {(problem.strerror or str(problem)).lower()}") from None
+def add_prune(parser: Parser) -> None:
+    parser.switch("-a", "--all", help="all that no container uses, not only those without a name")
+    parser.several("--filter", metavar="KEY=VALUE", help="until=24h, label=key, label!=key")
+    parser.switch("-f", "--force", help="do not ask")
+    parser.set_defaults(run=prune)
 
 
-def import_(client: Client, args: Args) -> None:
-    repo, tag = _split(args.name)
-    with _opened(args.file) as content:
-        for line in client.upload(
-            "/images/create", content, fromSrc="-", repo=repo, tag=tag, changes=args.change or None
-        ):
-            print(line["status"])
-
-
-def _split(name: str) -> tuple[str, str]:
-    repo, colon, tag = name.rpartition(":")
-    return (repo, tag) if colon and "/" not in tag else (name, "")
-
-
-def load(client: Client, args: Args) -> None:
-    with _opened(args.input) as content:
-        for line in client.upload("/images/load", content):
-            if not args.quiet:
-                print(line["stream"], end="")
+# ---------------------------------------------------------------- looking
 
 
 def listing(client: Client, args: Args) -> None:
-    images = client.get("/images/json", filters=filters(args.filter))
-    _TABLE.show([row for image in images for row in _rows(image, args.no_trunc)], args)
+    if args.tree:
+        if args.quiet or args.digests or args.no_trunc:
+            raise Refusal("--tree has a form of its own: leave --quiet, --digests and --no-trunc out")
+        tree(client, args)
+        return
+    rows = [row for image in _found(client, args, all=args.all or None) for row in _rows(image, args)]
+    output.Table(_WITH_DIGESTS if args.digests else _COLUMNS).show(rows, args)
 
 
-def _rows(image: dict[str, Any], in_full: bool) -> list[dict[str, Any]]:
+def _found(client: Client, args: Args, **query: object) -> list[dict[str, Any]]:
+    wanted = filters(args.filter) or {}
+    if args.repository:
+        wanted = wanted | {"reference": [*wanted.get("reference", []), args.repository]}
+    return list(client.get("/images/json", filters=wanted or None, **query))
+
+
+def _rows(image: dict[str, Any], args: Args) -> Iterator[dict[str, Any]]:
+    id = image["Id"] if args.no_trunc else image["Id"].removeprefix("sha256:")[:12]
+    size = output.size(image["Size"])
     shared = {
-        "ID": image["Id"] if in_full else image["Id"].removeprefix("sha256:")[:12],
-        "CreatedSince": output.since(image["Created"]) if image["Created"] else "N/A",
-        "Size": output.size(image["Size"]),
+        **{"ID": id, "Size": size, "VirtualSize": size, "SharedSize": "N/A", "UniqueSize": "N/A", "Containers": "N/A"},
+        **_times(image["Created"]),
     }
-    names = [_split(name) for name in image["RepoTags"]] or [("<none>", "<none>")]
-    return [{"Repository": repo, "Tag": tag, **shared} for repo, tag in names]
+    digests = dict(name.partition("@")[::2] for name in image.get("RepoDigests") or ())
+    names = [split(name) for name in image.get("RepoTags") or ()]
+    names += [(repo, _NONE) for repo in digests if repo not in {name for name, _ in names}]
+    for repo, tag in names or [(_NONE, _NONE)]:
+        yield {"Repository": repo, "Tag": tag, "Digest": digests.get(repo, _NONE), **shared}
 
 
-def inspect(client: Client, args: Args) -> None:
-    output.inspect([client.get(f"/images/{path_of(name)}/json") for name in args.images], args.format)
+def _times(created: int) -> dict[str, str]:
+    if not created:
+        return {"CreatedSince": "N/A", "CreatedAt": "N/A"}
+    at = time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(created))
+    return {"CreatedSince": output.since(created), "CreatedAt": at}
+
+
+def tree(client: Client, args: Args) -> None:
+    rows = []
+    for image in _found(client, args, manifests=True):
+        names = image.get("RepoTags") or [_NONE]
+        listed = [one for one in image.get("Manifests") or () if one["Kind"] == "image"]
+        content = sum(one["Size"]["Content"] for one in listed)
+        used = any((one.get("ImageData") or {}).get("Containers") for one in listed)
+        rows += [_leaf(name, image["Id"], image["Size"], content, used) for name in names]
+        for number, one in enumerate(listed, 1):
+            data = one.get("ImageData") or {}
+            parts = data.get("Platform") or {}
+            where = "/".join(filter(None, (parts.get(key) for key in ("os", "architecture", "variant"))))
+            branch = f"{'└─' if number == len(listed) else '├─'} {where}"
+            size = one["Size"]
+            rows.append(_leaf(branch, one["ID"], size["Total"], size["Content"], bool(data.get("Containers"))))
+    _TREE.show(rows, args)
+
+
+def _leaf(name: str, id: str, usage: int, content: int, used: bool) -> dict[str, Any]:
+    sizes = {"DiskUsage": output.size(usage), "ContentSize": output.size(content)}
+    return {"Image": name, "ID": id.removeprefix("sha256:")[:12], **sizes, "Used": "yes" if used else ""}
+
+
+def inspect(client: Client, args: Args) -> int:
+    """Those that are found are shown, even when others are not."""
+    found, code, wanted = [], 0, platform(args.platform)
+    for name in args.images:
+        try:
+            found.append(client.get(f"/images/{path_of(name)}/json", platform=wanted))
+        except Refusal as refusal:
+            print(f"swarmctl: {refusal}", file=sys.stderr)
+            code = 1
+    if found or not args.format:
+        output.inspect(found, args.format)
+    return code
+
+
+def history(client: Client, args: Args) -> None:
+    steps = client.get(f"/images/{path_of(args.image)}/history", platform=platform(args.platform))
+    _HISTORY.show([_step(step, args) for step in steps], args)
+
+
+def _step(step: dict[str, Any], args: Args) -> dict[str, Any]:
+    command = " ".join(step["CreatedBy"].split())
+    if not args.no_trunc and len(command) > _STEP:
+        command = f"{command[: _STEP - 1]}…"
+    at = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(step["Created"])) if step["Created"] else "N/A"
+    since = _times(step["Created"])["CreatedSince"]
+    return {
+        "ID": step["Id"] if args.no_trunc else step["Id"].removeprefix("sha256:")[:12],
+        "CreatedSince": since if args.human else at,
+        "CreatedAt": at,
+        "CreatedBy": command,
+        "Size": output.size(step["Size"]) if args.human else str(step["Size"]),
+        "Comment": step["Comment"],
+    }
+
+
+# ---------------------------------------------------------------- changing
+
+
+def tag(client: Client, args: Args) -> None:
+    repo, name = split(args.name)
+    client.post(f"/images/{path_of(args.image)}/tag", None, repo=repo, tag=name or "latest")
 
 
 def remove(client: Client, args: Args) -> int:
-    code = 0
+    code, wanted = 0, [platform(text) for text in args.platform] or None
     for name in args.images:
         try:
-            for line in client.delete(f"/images/{path_of(name)}", force=args.force):
+            for line in client.delete(
+                f"/images/{path_of(name)}", force=args.force, noprune=args.no_prune or None, platforms=wanted
+            ):
                 print(*(f"{what}: {which}" for what, which in line.items()))
         except Refusal as refusal:
             print(f"swarmctl: {refusal}", file=sys.stderr)
             code = 1
     return code
+
+
+def prune(client: Client, args: Args) -> int:
+    if not args.force:
+        what = "that no container uses" if args.all else "without a name that no container uses"
+        if not output.confirmed(f"This removes all images {what}. Go on?"):
+            return 1
+    wanted = (filters(args.filter) or {}) | {"dangling": ["false" if args.all else "true"]}
+    done = client.post("/images/prune", None, filters=wanted)
+    for step in done.get("ImagesDeleted") or ():
+        print(*(f"{what.lower()}: {which}" for what, which in step.items()))
+    print(f"Total reclaimed space: {output.size(done.get('SpaceReclaimed') or 0)}")
+    return 0

@@ -8,7 +8,6 @@ import sys
 from swarmd.swarmctl import container_flags
 from swarmd.swarmctl.client import Client, Refusal, segment
 from swarmd.swarmctl.container_body import body
-from swarmd.swarmctl.jsontext import loads
 from swarmd.swarmctl.parser import Args, Parser
 from swarmd.swarmctl.start import start
 from swarmd.swarmctl.values import DETACH_KEYS
@@ -100,12 +99,7 @@ def _made(client: Client, args: Args, wanted: dict[str, Any]) -> Any:
     except Refusal as refusal:
         if refusal.status != 404 or args.pull != "missing" or _has(client, args.image):
             raise
-        absent = refusal
-    try:
-        pull(client, args)
-    except Refusal as refusal:
-        # 400: this daemon pulls nothing, so what it said first is the whole of it.
-        raise (absent if refusal.status == 400 else refusal) from None
+    pull(client, args)
     return client.post("/containers/create", wanted, **query)
 
 
@@ -118,11 +112,8 @@ def _has(client: Client, image: str) -> bool:
 
 
 def pull(client: Client, args: Args) -> None:
-    """Ask the daemon to get the image from its registry; its steps are told on standard error."""
-    name = args.image if "@" in args.image or ":" in args.image.rpartition("/")[2] else f"{args.image}:latest"
-    for line in client.follow("/images/create", fromImage=name, platform=args.platform):
-        step = loads(line) if line.strip() else {}
-        if step.get("error"):
-            raise Refusal(str(step["error"]))
-        if step.get("status") and not args.quiet and "progress" not in step:
-            print(": ".join(filter(None, (step.get("id"), step["status"]))), file=sys.stderr)
+    """Have the daemon get the image from its registry; its steps are told on standard error."""
+    from swarmd.swarmctl.commands.registry import fetch
+    from swarmd.swarmctl.references import tagged
+
+    fetch(client, tagged(args.image), args.platform, quiet=args.quiet, out=sys.stderr)

@@ -1,15 +1,15 @@
-"""Container, system and context commands have every flag of Docker's, in both spellings, or refuse it and say why."""
+"""Every flag of Docker's container, image, manifest, system and context commands is there, or refused with a reason."""
 
 from pathlib import Path
 
 import pytest
 
-from swarmd.swarmctl.commands import CONTAINER, CONTEXT, SHORT, SYSTEM
+from swarmd.swarmctl.commands import CONTAINER, CONTEXT, IMAGE, MANIFEST, SHORT, SYSTEM
 from tests.parity.parity import docker, gaps, parser_of
 
 # Whole commands that another part of Docker's is for.
-_NOT_HERE = {"container commit", "commit"}
-_COMPLETE = ["container", "system", "context", *(name for name in SHORT if name in docker())]
+_NOT_HERE = {"image build"}
+_COMPLETE = ["container", "image", "manifest", "system", "context", *(name for name in SHORT if name in docker())]
 _REFUSED = {
     "--isolation", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops", "--kernel-memory",
     "--disable-content-trust", "--use-api-socket", "--checkpoint", "--checkpoint-dir",
@@ -19,8 +19,10 @@ _README = Path(__file__).parents[2] / "README.md"
 
 def test_nothing_is_missing() -> None:
     found = {gap.command: gap.missing for gap in gaps(_COMPLETE) if gap.command not in _NOT_HERE}
-    assert {*CONTAINER, *SYSTEM} - {"dial-stdio"} <= {command.rpartition(" ")[2] for command in found}
-    assert len(found) >= len(CONTAINER) + len(SYSTEM) - 1 + len(CONTEXT)
+    assert {*CONTAINER, *IMAGE, *MANIFEST, *SYSTEM} - {"dial-stdio", "tree"} <= {
+        command.rpartition(" ")[2] for command in found
+    }
+    assert len(found) >= sum(map(len, (CONTAINER, IMAGE, MANIFEST, SYSTEM, CONTEXT))) - 2
     assert {command: missing for command, missing in found.items() if missing != ()} == {}
 
 

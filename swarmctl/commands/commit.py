@@ -1,0 +1,33 @@
+"""swarmctl commit."""
+
+from __future__ import annotations
+
+from swarmd.swarmctl.client import Client
+from swarmd.swarmctl.parser import Args, Parser
+from swarmd.swarmctl.references import split
+
+
+def add_commit(parser: Parser) -> None:
+    parser.text("-a", "--author", default="", metavar="NAME", help="such as 'Ann <ann@example.org>'")
+    parser.several("-c", "--change", metavar="INSTRUCTION", help="such as 'CMD [\"/init\"]', of a Dockerfile")
+    parser.text("-m", "--message", default="", help="what was done")
+    parser.switch("-p", "--pause", default=True, help="nothing of the container runs meanwhile (default: true)")
+    parser.argument("container", "CONTAINER")
+    parser.argument("name", "NAME[:TAG]", "?", default="")
+    parser.set_defaults(run=commit)
+
+
+def commit(client: Client, args: Args) -> None:
+    repo, tag = split(args.name)
+    made = client.post(
+        "/commit",
+        {},
+        container=args.container,
+        repo=repo or None,
+        tag=tag or None,
+        author=args.author or None,
+        comment=args.message or None,
+        pause=args.pause,
+        changes=args.change or None,
+    )
+    print(made["Id"])
