@@ -19,11 +19,11 @@ class Authority:
         self.path = directory / "ca.crt"
         self.path.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
 
-    def issue(self, directory: Path, name: str) -> tuple[Path, Path]:
-        """Certificate and key of localhost, as files of that name."""
+    def issue(self, directory: Path, name: str, *hosts: str) -> tuple[Path, Path]:
+        """Certificate and key of localhost and of more hosts, as files of that name."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names = [*map(x509.DNSName, ("localhost", *hosts)), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         builder = _builder(subject, self._name, key).add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate, secret = directory / f"{name}.cert", directory / f"{name}.key"
         certificate.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
