@@ -21,6 +21,7 @@ import msgspec
 
 from swarmd.runtime import cgroups, checks, committing, container_files, logs, names, spec
 from swarmd.runtime.attach import Replay, Streams
+from swarmd.runtime.build.builder import Builder
 from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.changes import Change, changes
 from swarmd.runtime.container import Container
@@ -67,6 +68,7 @@ class Engine:
         host: Host,
     ) -> None:
         self.config, self.images, self.networks, self.registries = config, images, networks, registries
+        self.builder = Builder(config.data_root / "builds", config.run_root / "builds", images, self, host.spawner)
         self._host = host
         self._containers: dict[str, Container] = {}
         self._keepers: asyncio.TaskGroup
@@ -448,6 +450,7 @@ async def opened(
     async with Registries(config.registries or Settings()) as registries, asyncio.TaskGroup() as keepers:
         engine = Engine(config, images, networks, registries, host)
         await engine._adopt(keepers)
+        await engine.builder.clean()
         images.sweep()  # of what was coming when the daemon ended
         try:
             yield engine

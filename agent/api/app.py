@@ -12,6 +12,7 @@ from aiohttp import web
 from swarmd.agent.api import (
     archive,
     attach,
+    builds,
     commit,
     container_list,
     containers,
@@ -90,6 +91,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/commit", commit.commit),
     ("GET", "/swarmd/manifests/{name:.+}", manifests.inspect),
     ("POST", "/swarmd/manifests/{name:.+}", manifests.push),
+    ("POST", "/build", builds.build),
+    ("POST", "/build/prune", builds.prune),
     ("POST", "/auth", registry.login),
     ("GET", "/distribution/{name:.+}/json", registry.distribution),
     ("GET", "/networks", networks.listing),

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from swarmd.agent.api.streams import json_line
 from swarmd.proto.errors import SwarmdError
+from swarmd.runtime.build.dockerfile import DockerfileError
 from swarmd.runtime.errors import RuntimeFault
 from swarmd.runtime.images.arrivals import Progress
 
@@ -91,4 +92,6 @@ async def _next(request: web.Request, lines: "asyncio.Queue[Line | None]") -> Li
 def _failure(request: web.Request, error: Exception) -> Line:
     if not isinstance(error, RuntimeFault | SwarmdError):
         log.error("%s %s failed", request.method, request.path, exc_info=error)
-    return {"errorDetail": {"message": str(error)}, "error": str(error)}
+    said = error.shown() if isinstance(error, DockerfileError) else str(error)
+    code = {"code": error.code} if isinstance(error, DockerfileError) and error.code else {}
+    return {"errorDetail": {**code, "message": said}, "error": said}

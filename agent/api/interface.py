@@ -14,6 +14,7 @@ from aiohttp import web
 from swarmd.proto import control_pb2 as control_pb
 from swarmd.proto import objects_pb2 as pb
 from swarmd.runtime.attach import Replay, Streams
+from swarmd.runtime.build.builder import Builder
 from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.changes import Change
 from swarmd.runtime.container_files import Found
@@ -51,6 +52,8 @@ Connection = Callable[[], socket.socket]
 class Engine(Protocol):
     @property
     def images(self) -> ImageStore: ...
+    @property
+    def builder(self) -> Builder: ...
     @property
     def registries(self) -> Registries: ...
     @property

@@ -5,7 +5,7 @@ import time
 
 from aiohttp import web
 
-from swarmd.agent.api import image_json
+from swarmd.agent.api import builds, image_json
 from swarmd.agent.api.container_json import summary
 from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import answer
@@ -43,8 +43,8 @@ async def usage(request: web.Request) -> web.Response:
             row = summary(state, engine.images.get(state.image_id), now)
             rows.append(row | {"SizeRw": written, "SizeRootFs": whole})
         shown["Containers"] = rows
-    # There are none yet of these two.
-    for kind, name in (("volume", "Volumes"), ("build-cache", "BuildCache")):
-        if kind in wanted:
-            shown[name] = []
+    if "build-cache" in wanted:
+        shown["BuildCache"] = await builds.usage(engine)
+    if "volume" in wanted:  # there are none yet
+        shown["Volumes"] = []
     return answer(shown)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,11 @@ class Cache:
         self._save(record)
         return record
 
-    def add(self, key: str, description: str, layer: Layer | None, size: int) -> None:
+    def add(self, key: str, description: str, layer: Layer | None, size: int) -> Record:
         now = time.time_ns()
-        self._save(Record(key=key, description=description, created=now, used=now, layer=layer, size=size))
+        record = Record(key=key, description=description, created=now, used=now, layer=layer, size=size)
+        self._save(record)
+        return record
 
     def list(self) -> Sequence[Record]:
         return [*self._known.values()]
@@ -135,22 +137,3 @@ class Cache:
         with contextlib.suppress(FileNotFoundError):
             mount.path.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
-
-
-def chosen(
-    records: Iterable[Record], in_use: Callable[[Record], bool], *, all: bool, reserved: int, most: int
-) -> list[Record]:
-    """What `build prune` takes away, the longest unused first, until what is left fits.
-
-    all: also what images still use; reserved: bytes that may stay; most: bytes that may stay at most, 0 for any number.
-    """
-    candidates = sorted((r for r in records if all or not in_use(r)), key=lambda record: record.used)
-    left = sum(record.size for record in candidates)
-    bound = most or reserved
-    taken = []
-    for record in candidates:
-        if bound and left <= bound:
-            break
-        taken.append(record)
-        left -= record.size
-    return taken

@@ -1,6 +1,8 @@
 """What a build has made so far: layers and a configuration, which the next step goes on from."""
 
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -16,14 +18,20 @@ _NO_CONFIG = ImageConfig()
 
 
 class Snapshot(Struct, frozen=True):
-    """base: the image it began with, empty for scratch; history without times, which an image's creation adds."""
+    """base: the image it began with, empty for scratch; inherited: how much of the history is that image's."""
 
     platform: Platform
     base: str = ""
     layers: tuple[Layer, ...] = ()
     config: ImageConfig = _NO_CONFIG
     history: tuple[HistoryEntry, ...] = ()
+    inherited: int = 0
     author: str = ""
+
+    @property
+    def created(self) -> str:
+        """When its content came to be, RFC 3339: that of a build that finds all in the cache is the first one's."""
+        return next((entry.created for entry in reversed(self.history) if entry.created), "")
 
     @property
     def chain(self) -> list[str]:
@@ -34,9 +42,16 @@ class Snapshot(Struct, frozen=True):
         """Ready for overlayfs, lowest first."""
         return [layers.tree(layer.diff_id) for layer in self.layers]
 
-    def followed(self, created_by: str, layer: Layer | None = None, config: ImageConfig | None = None) -> "Snapshot":
-        """After a step."""
-        entry = HistoryEntry(created_by=created_by, comment="swarmd", empty_layer=layer is None)
+    def followed(
+        self, created_by: str, layer: Layer | None = None, config: ImageConfig | None = None, created: str = ""
+    ) -> "Snapshot":
+        """After a step. created: RFC 3339; empty for a step that only describes, which takes no time."""
+        entry = HistoryEntry(
+            created=created or self.created or None,
+            created_by=created_by,
+            comment="swarmd",
+            empty_layer=layer is None,
+        )
         return msgspec.structs.replace(
             self,
             layers=(*self.layers, layer) if layer else self.layers,
@@ -54,15 +69,18 @@ def of_image(image: Image) -> Snapshot:
         layers=tuple(Layer(descriptor=blob.bare, diff_id=diff_id) for blob, diff_id in pairs),
         config=image.config,
         history=variant.document.history or (),
+        inherited=len(variant.document.history or ()),
         author=variant.document.author or "",
     )
 
 
-def document(snapshot: Snapshot, created: str) -> bytes:
-    """The configuration of an image of it; created: RFC 3339, of the image and of the steps of this build."""
-    history: Sequence[HistoryEntry] = [
-        entry if entry.created else msgspec.structs.replace(entry, created=created) for entry in snapshot.history
-    ]
+def document(snapshot: Snapshot, epoch: int | None) -> bytes:
+    """The configuration of an image of it. epoch: when all that this build has added came to be, s since the epoch."""
+    own: Sequence[HistoryEntry] = snapshot.history[snapshot.inherited :]
+    created = snapshot.created or timestamp(time.time_ns())
+    if epoch is not None:
+        created = timestamp(epoch * 10**9)
+        own = [msgspec.structs.replace(entry, created=created) for entry in own]
     value = Configuration(
         created=created,
         author=snapshot.author or None,
@@ -71,6 +89,11 @@ def document(snapshot: Snapshot, created: str) -> bytes:
         variant=snapshot.platform.variant or None,
         config=to_oci(snapshot.config),
         rootfs=RootFS(diff_ids=tuple(snapshot.chain)),
-        history=tuple(history),
+        history=(*snapshot.history[: snapshot.inherited], *own),
     )
     return msgspec.json.encode(value)
+
+
+def timestamp(ns: int) -> str:
+    """RFC 3339, in UTC."""
+    return datetime.fromtimestamp(ns / 10**9, UTC).isoformat().replace("+00:00", "Z")

@@ -10,19 +10,18 @@ What a step makes is found by a key that is a pure function of content (cache.py
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from swarmd.runtime.build import effects
-from swarmd.runtime.build.cache import Cache, Layer
+from swarmd.runtime.build.cache import Cache, Record
 from swarmd.runtime.build.dockerfile import DockerfileError, expand, parse, parse_line
 from swarmd.runtime.build.dockerfile.instructions import Copy, Dockerfile, Instruction, Run, Stage
 from swarmd.runtime.build.request import Progress, Pull, Report, Request, Step
 from swarmd.runtime.build.snapshots import Snapshot, document, of_image
-from swarmd.runtime.build.stages import StageRun
+from swarmd.runtime.build.stages import StageRun, StepFailed
 from swarmd.runtime.build.trees import Tree
 from swarmd.runtime.build.variables import PREDEFINED, platform_values
 from swarmd.runtime.build.workshop import Keep, Workshop
@@ -166,7 +165,8 @@ class Build:
             line = instruction.line
             source = self.request.dockerfile.removeprefix("\ufeff").split("\n")
             shown = source[line.first - 1] if line.first <= len(source) else line.text
-            raise DockerfileError(self.dockerfile.file, line.first, str(error), source=shown) from error
+            code = error.code if isinstance(error, StepFailed) else 0
+            raise DockerfileError(self.dockerfile.file, line.first, str(error), source=shown, code=code) from error
         tell("cached" if cached else "done")
 
     # ------------------------------------------------------------ images
@@ -195,10 +195,8 @@ class Build:
             snapshot = msgspec.structs.replace(snapshot, config=config)
         if self.request.squash:
             snapshot = await self._squashed(snapshot)
-        created = datetime.fromtimestamp(time.time() if self.epoch is None else self.epoch, UTC)
-        text = created.isoformat().replace("+00:00", "Z")
         layers = [layer.descriptor for layer in snapshot.layers]
-        target = await self.images.create(lease, document(snapshot, text), layers)
+        target = await self.images.create(lease, document(snapshot, self.epoch), layers)
         return await self.images.name(target, self.request.refs)
 
     async def _squashed(self, snapshot: Snapshot) -> Snapshot:
@@ -208,10 +206,9 @@ class Build:
             return snapshot
         with self.workshop.place() as place:
             layer = await self.workshop.merged(place, snapshot.layers[kept:], self.keep)
-        entries = [msgspec.structs.replace(e, empty_layer=True) for e in snapshot.history if not e.created]
-        if entries:
-            entries[-1] = msgspec.structs.replace(entries[-1], empty_layer=False)
-        history = (*(e for e in snapshot.history if e.created), *entries)
+        own = [msgspec.structs.replace(e, empty_layer=True) for e in snapshot.history[snapshot.inherited :]]
+        own[-1] = msgspec.structs.replace(own[-1], empty_layer=layer is None)
+        history = (*snapshot.history[: snapshot.inherited], *own)
         return msgspec.structs.replace(
             snapshot, layers=(*snapshot.layers[:kept], *([layer] if layer else [])), history=history
         )
@@ -239,16 +236,14 @@ class Build:
         """Build arguments that no ARG of what was built asked for."""
         return sorted(self.request.args.keys() - self.consumed - PREDEFINED - self.globals.keys())
 
-    def found(self, key: str) -> tuple[bool, Layer | None]:
+    def found(self, key: str) -> Record | None:
         """What the cache has for a step, if it may be used and its content is still here."""
         record = None if self.request.no_cache else self.cache.find(key)
-        if record is None:
-            return False, None
-        layer = record.layer
-        if layer:
+        if record and record.layer:
+            layer = record.layer
             self.lease.blobs.add(layer.descriptor.digest)
             self.lease.layers.add(layer.diff_id)
             if not (self.images.blobs.has(layer.descriptor.digest) and self.images.layers.has(layer.diff_id)):
                 self.cache.forget(key)
-                return False, None
-        return True, layer
+                return None
+        return record

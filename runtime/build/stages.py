@@ -26,7 +26,7 @@ from swarmd.runtime.build.dockerfile.instructions import (
 )
 from swarmd.runtime.build.interfaces import AnyBuild
 from swarmd.runtime.build.running import Prepared, command_of, prepare
-from swarmd.runtime.build.snapshots import Snapshot
+from swarmd.runtime.build.snapshots import Snapshot, timestamp
 from swarmd.runtime.build.sources import Batch, gather
 from swarmd.runtime.build.variables import PROXIES
 from swarmd.runtime.errors import Invalid, NotFound, RuntimeFault
@@ -181,17 +181,17 @@ class StageRun:
         chain = [] if linked else before.chain
         digests = [trees.digest(batch.placed) for batch in batches]
         step = key(kind, chain, owner, digests, build.epoch)
-        cached, layer = build.found(step)
-        if not cached:
+        known = record = build.found(step)
+        if record is None:
             base = [] if linked else before.paths(build.images.layers)
             async with build.slots:
                 with build.workshop.place() as place:
                     for batch in batches:
                         await build.workshop.copy(place, base, batch.tree, batch.placed, owner)
                     layer = await build.keep(place / "upper")
-            build.cache.add(step, one.line.text, layer, self._size(layer))
-        self.snapshot = before.followed(one.line.text, layer, config)
-        return cached
+            record = build.cache.add(step, one.line.text, layer, self._size(layer))
+        self.snapshot = before.followed(one.line.text, record.layer, config, timestamp(record.created))
+        return known is not None
 
     async def _run(self, one: Run, heard: Heard) -> bool:
         build, before = self.build, self.snapshot
@@ -211,12 +211,12 @@ class StageRun:
                 prepared.keys,
                 [one.network, one.insecure, build.request.network, list(build.request.extra_hosts), build.epoch],
             )
-            cached, layer = build.found(step)
-            if not cached:
+            known = record = build.found(step)
+            if record is None:
                 layer = await self._executed(one, argv, env, prepared, heard)
-                build.cache.add(step, one.line.text, layer, self._size(layer))
-        self.snapshot = before.followed(one.line.text, layer)
-        return cached
+                record = build.cache.add(step, one.line.text, layer, self._size(layer))
+        self.snapshot = before.followed(one.line.text, record.layer, created=timestamp(record.created))
+        return known is not None
 
     async def _executed(
         self, one: Run, argv: tuple[str, ...], env: Mapping[str, str], prepared: Prepared, heard: Heard

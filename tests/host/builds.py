@@ -2,21 +2,15 @@
 
 import io
 import tarfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swarmd.runtime.build.cache import Cache
 from swarmd.runtime.build.request import Progress, Request
-from swarmd.runtime.build.solver import Build
-from swarmd.runtime.build.trees import Tree
-from swarmd.runtime.build.workshop import Workshop
 from swarmd.runtime.errors import NotFound
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import Platform
-from tests.host.engine_host import Host
+from tests.host.engine_host import Host, chunks
 
 Files = dict[str, bytes | str | None]
 
@@ -38,24 +32,20 @@ def packed(path: Path, files: Files, mtime: float = 1_000_000) -> Path:
 
 
 @dataclass
-class Builder:
-    """said: what each build told, the last one's; it is emptied when one begins."""
+class Builds:
+    """said: what the last build told."""
 
     host: Host
-    workshop: Workshop
-    cache: Cache
     said: list[Progress] = field(default_factory=list)
 
     async def build(self, text: str, files: Files | None = None, **asked: Any) -> Image:
         self.said.clear()
-        with self.workshop.place() as place:
-            tar = packed(place / "context.tar", files or {})
-            context: Tree = await self.workshop.index(tar, place, "the build context")
-            request = Request(dockerfile=text, **asked)
-            return await Build(self.workshop, self.cache, request, context, place, self.pull, self.said.append).run()
-
-    async def pull(self, ref: str, platform: Platform, newest: bool) -> Image:
-        raise NotFound(f"image {ref} is nowhere")
+        tar = packed(self.host.root / f"context-{id(self)}.tar", files or {})
+        builder = self.host.engine.builder
+        async with builder.context(chunks(tar.read_bytes())) as context:
+            image, _ = await builder.build(Request(dockerfile=text, **asked), context, pull, self.said.append)
+        tar.unlink()
+        return image
 
     def cached(self) -> list[str]:
         return [one.step.text for one in self.said if one.state == "cached"]
@@ -70,11 +60,5 @@ class Builder:
         return ran.out
 
 
-@asynccontextmanager
-async def builder_on(host: Host) -> AsyncIterator[Builder]:
-    root = host.root / "data/builds"
-    spawner = host.engine._host.spawner
-    workshop = Workshop(root, host.root / "run/builds", host.engine.images, host.engine, spawner)
-    cache = Cache(root)
-    host.engine.images.keep(cache.needed)
-    yield Builder(host, workshop, cache)
+async def pull(ref: str, platform: Platform, newest: bool) -> Image:
+    raise NotFound(f"image {ref} is nowhere")

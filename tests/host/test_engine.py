@@ -163,7 +163,7 @@ async def test_a_start_that_fails_says_why(
 
 
 async def test_what_can_never_work_is_refused_when_created(host: Host) -> None:
-    with pytest.raises(NotFound, match="image nosuch"):
+    with pytest.raises(NotFound, match="No such image: nosuch"):
         await host.make("true", image="nosuch")
     with pytest.raises(Invalid, match="capability CAP_FLY"):
         await host.make("true", security=Security(cap_add=("fly",)))

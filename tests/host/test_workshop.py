@@ -22,7 +22,9 @@ pytestmark = pytest.mark.root
 def workshop(tmp_path: Path) -> Iterator[Workshop]:
     spawner = Spawner()
     spawner.start()
-    yield Workshop(tmp_path / "builds", ImageStore(tmp_path / "images"), cast("Any", None), spawner)
+    yield Workshop(
+        tmp_path / "builds", tmp_path / "private", ImageStore(tmp_path / "images"), cast("Any", None), spawner
+    )
     spawner.close()
 
 

@@ -7,11 +7,14 @@ from swarmd.runtime.errors import Invalid
 
 
 class DockerfileError(Invalid):
-    """line counts from 1; word: what is wrong in it, empty for the line as a whole; source: the line's text."""
+    """line counts from 1; word: what is wrong in it, empty for the line as a whole; source: the line's text.
 
-    def __init__(self, file: str, line: int, why: str, word: str = "", source: str = "") -> None:
+    code: how the command of a RUN ended, 0 for what is no command's fault.
+    """
+
+    def __init__(self, file: str, line: int, why: str, word: str = "", source: str = "", code: int = 0) -> None:
         super().__init__(f"{file}:{line}: {why}")
-        self.file, self.line, self.why, self.word, self.source = file, line, why, word, source
+        self.file, self.line, self.why, self.word, self.source, self.code = file, line, why, word, source, code
 
     def shown(self) -> str:
         """The sentence, and the line with a mark under the word."""

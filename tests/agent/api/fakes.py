@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 
@@ -19,6 +20,7 @@ from swarmd.proto.errors import AlreadyExists, Conflict, FailedPrecondition, Not
 from swarmd.proto.ids import new_id
 from swarmd.runtime import errors, joining
 from swarmd.runtime.attach import Replay, Streams
+from swarmd.runtime.build.builder import Builder
 from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.changes import Change
 from swarmd.runtime.container_files import Found
@@ -70,6 +72,7 @@ class FakeNetworks:
 class FakeEngine:
     def __init__(self, root: Path) -> None:
         self.images = ImageStore(root / "images")
+        self.builder = Builder(root / "builds", root / "private", self.images, cast("Any", self), cast("Any", None))
         # Nothing listens there: what is asked of Docker Hub is answered by a refusal, and leaves this host nowhere.
         self.registries = Registries(Settings(hosts={"docker.io": "127.0.0.1:1"}, index="127.0.0.1:1"))
         self.networks = FakeNetworks()

@@ -1,0 +1,281 @@
+"""POST /build as Docker's clients use it; swarmctl asks the same with more.
+
+A body of the type below begins with a line of JSON, which says what a query should not (secrets) or Docker's has no
+word for, and goes on with the context.  With progress=events the answer tells of each step, instead of its text.
+"""
+
+import base64
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from swarmd.agent.api import query
+from swarmd.agent.api.fields import Fields
+from swarmd.agent.api.host_config import limits
+from swarmd.agent.api.image_events import told
+from swarmd.agent.api.image_progress import Say, streamed
+from swarmd.agent.api.images import platform
+from swarmd.agent.api.interface import Engine, services
+from swarmd.agent.api.streams import answer, stamp
+from swarmd.proto.errors import Invalid
+from swarmd.runtime.build.builder import Context
+from swarmd.runtime.build.cache import Record
+from swarmd.runtime.build.patterns import ignoring
+from swarmd.runtime.build.request import Progress, Request
+from swarmd.runtime.build.trees import Tree
+from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.manifests import Platform
+from swarmd.runtime.images.pulling import pull
+from swarmd.runtime.images.references import Reference
+from swarmd.runtime.model import Ulimit
+from swarmd.runtime.registry import credentials_by_registry
+
+EXTENDED = "application/vnd.swarmd.build"
+_PIECE = 256 * 1024
+_LONGEST_LINE = 4 << 20
+_LIMITS = {
+    "memory": "Memory",
+    "memswap": "MemorySwap",
+    "cpushares": "CpuShares",
+    "cpusetcpus": "CpusetCpus",
+    "cpusetmems": "CpusetMems",
+    "cpuperiod": "CpuPeriod",
+    "cpuquota": "CpuQuota",
+}
+_FILTERS = frozenset({"until", "id", "parent", "type", "description", "inuse", "shared", "private"})
+
+
+async def build(request: web.Request) -> web.StreamResponse:
+    engine = services(request).engine
+    more = await _more(request)
+    asked = _asked(request, more)
+    remote, file = request.query.get("remote", ""), request.query.get("dockerfile", "") or "Dockerfile"
+    quiet, events = query.flag(request, "q"), request.query.get("progress", "") == "events"
+    credentials = credentials_by_registry(request.headers.get("X-Registry-Config"))
+
+    async def work(say: Say) -> None:
+        async def bring(ref: str, wanted: Platform, newest: bool) -> Image:
+            name = Reference.parse(ref)
+            found = credentials.get(name.domain)
+            return (await pull(engine.images, engine.registries, name, wanted=wanted, credentials=found)).image
+
+        def heard(progress: Progress) -> None:
+            if events:
+                say(_event(progress))
+            elif not quiet:
+                for text in _texts(progress):
+                    say({"stream": text})
+
+        taken = engine.builder.remote_context(remote) if remote else engine.builder.context(_content(request))
+        async with taken as context:
+            if remote:
+                context = _without_ignored(context, file)
+            wanted = {**asked, "dockerfile": context.text(file), "file": file}
+            image, unused = await engine.builder.build(Request(**wanted), context, bring, heard)
+        if unused:
+            say({"stream": f"[Warning] One or more build-args {unused} were not consumed\n"})
+        told(engine, "create", image, "")
+        say({"aux": {"ID": image.id}})
+        say({"stream": f"{image.id}\n" if quiet else f"Successfully built {image.id[7:19]}\n"})
+        for ref in asked["refs"]:
+            if not quiet:
+                say({"stream": f"Successfully tagged {Reference.parse(ref).familiar}\n"})
+
+    return await streamed(request, work)
+
+
+async def _more(request: web.Request) -> dict[str, Any]:
+    if request.content_type != EXTENDED:
+        return {}
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = await request.content.readline()
+        line += piece
+        if not piece or len(line) > _LONGEST_LINE:
+            raise Invalid("the body of the build does not begin with a line of JSON")
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Invalid("the body of the build does not begin with a line of JSON")
+    return found
+
+
+async def _content(request: web.Request) -> AsyncGenerator[bytes, None]:
+    async for chunk in request.content.iter_chunked(_PIECE):
+        yield chunk
+
+
+def _asked(request: web.Request, more: dict[str, Any]) -> dict[str, Any]:
+    """What the request's own fields are, but for the Dockerfile."""
+    if request.query.get("version", "1") != "1":
+        raise Invalid("version 2 of the builder is BuildKit's protocol: use swarmctl build, or DOCKER_BUILDKIT=0")
+    for name in ("cgroupparent", "securityopt", "isolation"):
+        if request.query.get(name, "") not in ("", "default", "[]", "null"):
+            raise Invalid(f"query parameter {name} is not supported for a build")
+    if outputs := request.query.get("outputs", ""):
+        raise Invalid(f"query parameter outputs is for BuildKit: {outputs[:80]}; swarmctl build --output writes files")
+    resources = {theirs: _value(request.query[ours]) for ours, theirs in _LIMITS.items() if request.query.get(ours)}
+    return {
+        "refs": tuple(str(Reference.parse(ref)) for ref in request.query.getall("t", []) if ref),
+        "target": request.query.get("target", ""),
+        "args": {name: value for name, value in _object(request, "buildargs").items() if value is not None},
+        "labels": _object(request, "labels"),
+        "platform": platform(request),
+        "no_cache": query.flag(request, "nocache"),
+        "pull": query.flag(request, "pull"),
+        "squash": query.flag(request, "squash"),
+        "network": request.query.get("networkmode", "") or "default",
+        "extra_hosts": tuple(_words(request, "extrahosts")),
+        "limits": limits(Fields(resources)),
+        "shm_size": query.number(request, "shmsize"),
+        "ulimits": _ulimits(request),
+        "secrets": {id: base64.b64decode(text) for id, text in (more.get("secrets") or {}).items()},
+        "ssh": {id: Path(path) for id, path in (more.get("ssh") or {}).items()},
+        "entitled": "security.insecure" in (more.get("allow") or ()),
+    }
+
+
+def _value(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def _object(request: web.Request, name: str) -> dict[str, Any]:
+    text = request.query.get(name, "")
+    if not text:
+        return {}
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(value, str | None) for value in found.values()):
+        raise Invalid(f"query parameter {name} is not a JSON object of strings: {text[:80]!r}")
+    return found
+
+
+def _words(request: web.Request, name: str) -> list[str]:
+    """Given several times, or once as Docker's command line does, separated by commas."""
+    return [word for text in request.query.getall(name, []) for word in text.split(",") if word]
+
+
+def _ulimits(request: web.Request) -> tuple[Ulimit, ...]:
+    text = request.query.get("ulimits", "")
+    try:
+        found = json.loads(text) if text else []
+        return tuple(Ulimit(name=one["Name"], soft=int(one["Soft"]), hard=int(one["Hard"])) for one in found or ())
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise Invalid(f"query parameter ulimits is not a list of Name, Soft and Hard: {text[:80]!r}") from None
+
+
+def _without_ignored(context: Context, file: str) -> Context:
+    """What a client leaves out of what it sends, of what it did not send."""
+    tree = context.tree
+    name = next((name for name in (f"{file}.dockerignore", ".dockerignore") if name in tree.entries), "")
+    if not name:
+        return context
+    left_out = ignoring(context.text(name))
+    kept = [entry for entry in tree.entries.values() if entry.path == file or not left_out(entry.path)]
+    return Context(tree=Tree(tree.name, kept, tree.source), place=context.place)
+
+
+# ------------------------------------------------------------ what is told
+
+
+def _event(progress: Progress) -> dict[str, Any]:
+    step = progress.step
+    event = {
+        "number": step.number,
+        "count": step.count,
+        "stage": step.stage,
+        "text": step.text,
+        "state": progress.state,
+        "seconds": round(progress.seconds, 3),
+    }
+    if progress.data:
+        event |= {"data": progress.data.decode(errors="replace"), "stream": progress.stream}
+    return {"step": event}
+
+
+def _texts(progress: Progress) -> list[str]:
+    """As the classic builder wrote it; with stages side by side, lines tell whose they are."""
+    step = progress.step
+    stage = f"[{step.stage}] " if step.stage else ""
+    if progress.state == "started":
+        return [f"{stage}Step {step.number}/{step.count} : {step.text}\n"]
+    if progress.state == "cached":
+        return [f"{stage} ---> Using cache\n"]
+    if progress.state == "output":
+        return [stage + progress.data.decode(errors="replace")]
+    return []
+
+
+# ------------------------------------------------------------ the cache
+
+
+async def usage(engine: Engine) -> list[dict[str, Any]]:
+    """For /system/df."""
+    mounts = [
+        {
+            "ID": mount.path.name,
+            "Type": "exec.cachemount",
+            "Description": f"cached mount {mount.id}",
+            "InUse": False,
+            "Shared": False,
+            "Size": mount.size,
+            "CreatedAt": stamp(mount.created),
+            "LastUsedAt": stamp(mount.used),
+            "UsageCount": 1,
+        }
+        for mount in await engine.builder.mounts()
+    ]
+    return [*(_row(engine, record) for record in engine.builder.records()), *mounts]
+
+
+def _row(engine: Engine, record: Record) -> dict[str, Any]:
+    return {
+        "ID": record.key,
+        "Type": "regular",
+        "Description": record.description,
+        "InUse": False,
+        "Shared": engine.builder.is_shared(record),
+        "Size": record.size,
+        "CreatedAt": stamp(record.created),
+        "LastUsedAt": stamp(record.used),
+        "UsageCount": record.uses,
+    }
+
+
+async def prune(request: web.Request) -> web.Response:
+    wanted = query.filters(request)
+    query.only(wanted, _FILTERS)
+    engine = services(request).engine
+    until = min((query.instant(text) for text in wanted.get("until", ())), default=None)
+
+    def may_go(record: Record) -> bool:
+        tests = {
+            "id": lambda value: record.key.startswith(value),
+            "type": lambda value: value == "regular",
+            "description": lambda value: value in record.description,
+            "shared": lambda value: engine.builder.is_shared(record) == (value not in ("false", "0")),
+            "private": lambda value: engine.builder.is_shared(record) == (value in ("false", "0")),
+            "inuse": lambda value: value in ("false", "0"),
+            "parent": lambda value: False,
+        }
+        kept = until is not None and record.used >= until
+        return not kept and all(any(map(tests[key], values)) for key, values in wanted.items() if key != "until")
+
+    reserved = query.number(request, "reserved-space") or query.number(request, "keep-storage")
+    if query.number(request, "min-free-space"):
+        raise Invalid("query parameter min-free-space is not supported: use reserved-space or max-used-space")
+    taken, freed = await engine.builder.prune(
+        may_go, all=query.flag(request, "all"), reserved=reserved, most=query.number(request, "max-used-space")
+    )
+    engine.publish("builder", "prune", "", {"reclaimed": str(freed)})
+    return answer({"CachesDeleted": taken or None, "SpaceReclaimed": freed})

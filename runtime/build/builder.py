@@ -1,0 +1,165 @@
+"""The builder of one host: takes contexts in, runs builds, keeps and prunes what they have made."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from swarmd.runtime.build import remotes
+from swarmd.runtime.build.cache import Cache, CacheMount, Record
+from swarmd.runtime.build.request import Pull, Report, Request
+from swarmd.runtime.build.solver import Build
+from swarmd.runtime.build.trees import Tree
+from swarmd.runtime.build.workshop import Containers, Workshop
+from swarmd.runtime.errors import Invalid
+from swarmd.runtime.images.arrivals import Chunks
+from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.store import ImageStore, in_thread
+from swarmd.runtime.images.unpacking.compression import compression_of, decompressed
+from swarmd.runtime.model import Struct
+from swarmd.runtime.spawner_client import Spawner
+
+_LARGEST_DOCKERFILE = 1 << 20
+_MAGIC = 8  # bytes that tell a compression
+
+
+class Context(Struct, frozen=True):
+    """What a build may copy from, in a directory of its own that also holds what it makes on the way."""
+
+    tree: Tree
+    place: Path
+
+    def text(self, path: str) -> str:
+        """A file of it: the Dockerfile. Raises Invalid."""
+        entry = self.tree.entries.get(self.tree.resolved(path))
+        if entry is None or entry.kind != "f":
+            near = [name for name in self.tree.entries if name.lower().endswith("dockerfile")]
+            hint = f": is it {near[0]}? Name it with -f" if near else ": name it with -f"
+            raise Invalid(f"{self.tree.name} has no file {path}{hint}")
+        if entry.size > _LARGEST_DOCKERFILE:
+            raise Invalid(f"{path} has {entry.size} bytes: that is no Dockerfile")
+        source = self.tree.source
+        file = Path(source["tar"]) if "tar" in source else Path(source["layers"][0]) / entry.path
+        with file.open("rb") as content:
+            content.seek(entry.offset)
+            data = content.read(entry.size)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise Invalid(f"{path} is not text in UTF-8") from None
+
+
+class Builder:
+    def __init__(self, root: Path, private: Path, images: ImageStore, containers: Containers, spawner: Spawner) -> None:
+        """root: what is kept, on the file system of the images; private: a directory in memory, for secrets."""
+        self.cache = Cache(root)
+        self._workshop = Workshop(root, private, images, containers, spawner)
+        self._images = images
+        images.keep(self.cache.needed)
+
+    async def clean(self) -> None:
+        """Remove what builds of a daemon before this one have left."""
+        await self._workshop.clean()
+
+    @asynccontextmanager
+    async def context(self, content: Chunks) -> AsyncIterator[Context]:
+        """Take in a tar, compressed or not; Invalid if it is none."""
+        with self._workshop.place() as place:
+            raw, tar = place / "raw", place / "context.tar"
+            with raw.open("wb") as out:
+                async for chunk in content:
+                    await in_thread(partial(out.write, chunk))
+            await in_thread(lambda: _decompress(raw, tar))
+            yield Context(tree=await self._workshop.index(tar, place, "the build context"), place=place)
+
+    @asynccontextmanager
+    async def remote_context(self, source: str) -> AsyncIterator[Context]:
+        """A git repository, or what a URL has: a tar, or a Dockerfile by itself."""
+        with self._workshop.place() as place:
+            if remotes.is_git(source):
+                directory = await remotes.clone(source, place)
+                yield Context(tree=await self._workshop.tree([directory], [""], source), place=place)
+                return
+            found = await remotes.download(source, place)
+            tar = place / "context.tar"
+            if await in_thread(lambda: _is_text(found.path)):
+                holder = place / "written"
+                holder.mkdir()
+                found.path.rename(holder / "Dockerfile")
+                yield Context(tree=await self._workshop.tree([holder], [""], source), place=place)
+                return
+            await in_thread(lambda: _decompress(found.path, tar))
+            yield Context(tree=await self._workshop.index(tar, place, source), place=place)
+
+    async def build(self, request: Request, context: Context, pull: Pull, report: Report) -> tuple[Image, list[str]]:
+        """Return the image, and the build arguments that nothing asked for. Raises what solver.Build.run raises."""
+        build = Build(self._workshop, self.cache, request, context.tree, context.place, pull, report)
+        image = await build.run()
+        return image, build.unused()
+
+    # ------------------------------------------------------------ the cache
+
+    def records(self) -> Sequence[Record]:
+        return self.cache.list()
+
+    async def mounts(self) -> Sequence[CacheMount]:
+        return await in_thread(lambda: list(self.cache.mounts()))
+
+    def is_shared(self, record: Record) -> bool:
+        """Whether an image has the record's layer too, so that dropping the record frees nothing."""
+        if record.layer is None:
+            return False
+        return any(record.layer.diff_id in image.variant.diff_ids for image in self._images.list())
+
+    async def prune(
+        self, wanted: Callable[[Record], bool], *, all: bool, reserved: int, most: int
+    ) -> tuple[list[str], int]:
+        """Forget records, the longest unused first, until what stays fits; return their keys and the bytes freed.
+
+        wanted: which may go.  all: also those that images share, and the directories of cache mounts.  reserved: bytes
+        that may stay anyway; most: bytes that may stay at most, 0 for any number.
+        """
+        before = self._images.disk_usage()
+        records = [one for one in self.cache.list() if wanted(one) and (all or not self.is_shared(one))]
+        left, bound = sum(one.size for one in records), most or reserved
+        taken = []
+        for record in sorted(records, key=lambda one: one.used):
+            if bound and left <= bound:
+                break
+            self.cache.forget(record.key)
+            taken.append(record.key)
+            left -= record.size
+        self._images.sweep()
+        freed = before - self._images.disk_usage()
+        if all:
+            for mount in await self.mounts():
+                if not bound or left + mount.size > bound:
+                    await in_thread(partial(self.cache.drop_mount, mount))
+                    taken.append(mount.id)
+                    freed += mount.size
+        return taken, freed
+
+
+def _decompress(raw: Path, tar: Path) -> None:
+    with raw.open("rb") as file:
+        if not compression_of(file.read(_MAGIC)):
+            raw.rename(tar)
+            return
+        file.seek(0)
+        _, pieces = decompressed(file.read)
+        with tar.open("wb") as out:
+            for piece in pieces:
+                out.write(piece)
+    raw.unlink()
+
+
+def _is_text(file: Path) -> bool:
+    with file.open("rb") as content:
+        start = content.read(4096)
+    if compression_of(start) or start[257:262] == b"ustar":
+        return False
+    with contextlib.suppress(UnicodeDecodeError):
+        start.decode()
+        return True
+    return False
