@@ -23,6 +23,7 @@ from swarmd.runtime.images.manifests import (
     Configuration,
     Descriptor,
     Index,
+    Manifest,
     Platform,
     check_digest,
     choose,
@@ -230,7 +231,13 @@ async def _bring(
     report: Report,
 ) -> None:
     """Of an index, those of its images that the archive has, or the one that is wanted."""
-    if not is_index(descriptor.media_type, await archive.document(descriptor), what):
+    document = await archive.document(descriptor)
+    if not is_index(descriptor.media_type, document, what):
+        if wanted:
+            config = await archive.document(parse(document, Manifest, what).config)
+            offered = parse(config, Configuration, f"the configuration of {what}").platform
+            if not suits(offered, wanted):
+                raise Invalid(f"{what} is for {offered}, not for {wanted}")
         await fetch(store, lease, archive, descriptor, what, wanted, report)
         return
     listed = parse(await archive.document(descriptor), Index, what).manifests

@@ -52,8 +52,8 @@ async def pull(
     ref = name.digest or name.tag
     # A digest says more than a tag that comes with it, as in Docker.
     full = f"{name.repository}{f'@{name.digest}' if name.digest else f':{name.tag}'}"
-    report(Progress(id=ref, status=f"Pulling from {name.path}"))
     target = await repository.resolve(ref)
+    report(Progress(id=ref, status=f"Pulling from {name.path}"))
     source = Registry(repository)
     before = _image(store, full)
     with store.lease() as lease:

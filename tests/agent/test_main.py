@@ -1,6 +1,8 @@
 """swarmd's command line: what it refuses, it refuses in one sentence, before it touches anything."""
 
 import fcntl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,20 @@ def test_a_bad_address_is_refused(
     assert main([*roots, *flags]) == 1
     assert capsys.readouterr().err.startswith(f"swarmd: {sentence}")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--registry-mirror", "ftp://m.example"], "mirror 'ftp://m.example' of docker.io is not of the form"),
+        (["--insecure-registry", "no/net"], "insecure registry 'no/net' is neither host[:port] nor a network"),
+    ],
+)
+def test_a_bad_registry_is_refused(tmp_path: Path, flags: list[str], sentence: str) -> None:
+    roots = ["--data-root", str(tmp_path / "data"), "--run-root", str(tmp_path / "run"), "-H", f"unix://{tmp_path}/s"]
+    command = [sys.executable, "-m", "swarmd.agent.main", *roots, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr.startswith(f"swarmd: {sentence}")) == (1, True), done.stderr
 
 
 def test_a_second_daemon_on_the_same_root_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -234,6 +234,8 @@ async def test_save_and_load(api: Api) -> None:
         nameless = await response.read()
     await api.call("DELETE", f"/images/{one.id}?force=1")
     assert await told(api, "POST", "/images/load?quiet=1", nameless) == [{"stream": f"Loaded image ID: {one.id}\n"}]
+    async with api.http.post("http://d/images/load?platform=linux/s390x", data=nameless) as response:
+        assert response.status == 400 and "linux/s390x" in await response.text()
     assert (await api.call("GET", "/images/nosuch/get"))[0] == 404
     assert (await api.call("GET", "/images/get"))[0] == 400
     for bad in (b"nonsense", nameless[: len(nameless) // 2]):
