@@ -1,8 +1,1 @@
-"""Images on this host; see `store.py`."""
-
-from swarmd.runtime.images.config import ImageConfig
-from swarmd.runtime.images.image import Image
-from swarmd.runtime.images.references import familiar, normalised
-from swarmd.runtime.images.store import ImageStore
-
-__all__ = ["Image", "ImageConfig", "ImageStore", "familiar", "normalised"]
+"""Images on this host; see `store.py`.  Imports nothing: the workers of `unpacking/` are to be small and quick."""

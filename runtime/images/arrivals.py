@@ -5,7 +5,6 @@ digests what it reads: a layer is adopted when both its digests are what its man
 """
 
 import asyncio
-import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
@@ -30,6 +29,7 @@ from swarmd.runtime.images.manifests import (
 )
 from swarmd.runtime.images.store import ImageStore, Lease, in_thread
 from swarmd.runtime.images.unpacking.jobs import Unpacked
+from swarmd.runtime.images.unpacking.removal import remove
 from swarmd.runtime.model import Struct
 
 _AT_ONCE = 3  # downloads of one image
@@ -206,7 +206,7 @@ def _remove(file: Path | None, making: Path | None) -> None:
     if file:
         file.unlink(missing_ok=True)
     if making:
-        shutil.rmtree(making, ignore_errors=True)
+        remove(making)
 
 
 async def receive(store: ImageStore, chunks: Chunks, report: Report = silent, id: str = "") -> Arrival:
@@ -253,7 +253,7 @@ async def _unpacked(store: ImageStore, blob: Path, report: Report, id: str) -> A
     try:
         return Arrival(None, making, await store.workers.unpack(blob, making / "tree", None))
     except BaseException:
-        await in_thread(lambda: shutil.rmtree(making, ignore_errors=True))
+        await in_thread(partial(remove, making))
         raise
 
 

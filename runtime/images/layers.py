@@ -7,13 +7,13 @@ A layer is moved into its place when it is whole and on the disk, so one that is
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.blobs import Blobs
 from swarmd.runtime.images.manifests import check_digest
+from swarmd.runtime.images.unpacking.removal import remove
 
 
 class Layers:
@@ -53,7 +53,7 @@ class Layers:
         except OSError:
             if not self.has(diff_id):
                 raise
-            shutil.rmtree(making)
+            remove(making)
 
     def diff_ids(self) -> Iterator[str]:
         for place in self._directory.iterdir():

@@ -1,7 +1,6 @@
 """Images made here: of a root file system that is imported, and of what a container has changed."""
 
 import contextlib
-import shutil
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +22,7 @@ from swarmd.runtime.images.manifests import (
     host_platform,
 )
 from swarmd.runtime.images.store import ImageStore, Lease, in_thread
+from swarmd.runtime.images.unpacking.removal import remove
 
 _NO_CONFIG = ImageConfig()
 _EMPTY = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"  # of a tar without entries
@@ -120,7 +120,7 @@ async def add_changes(
     finally:
         with contextlib.suppress(FileNotFoundError):
             file.unlink()
-        await in_thread(partial(shutil.rmtree, making, ignore_errors=True))
+        await in_thread(partial(remove, making))
 
 
 def now() -> str:

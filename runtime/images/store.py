@@ -13,7 +13,6 @@ parallel, the same content once.
 import asyncio
 import logging
 import os
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -31,6 +30,7 @@ from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.layers import Layers
 from swarmd.runtime.images.manifests import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest
 from swarmd.runtime.images.references import normalised
+from swarmd.runtime.images.unpacking.removal import remove
 from swarmd.runtime.images.unpacking.workers import Workers
 from swarmd.runtime.stages import syscalls
 
@@ -52,7 +52,7 @@ class ImageStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(root / "tmp", ignore_errors=True)
+        remove(root / "tmp")
         self.blobs = Blobs(root)
         self.layers = Layers(root, self.blobs)
         self.workers = Workers()
@@ -278,7 +278,7 @@ def flush(directory: Path) -> None:
 def _delete(paths: Iterable[Path]) -> None:
     for path in paths:
         if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
         else:
             path.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 import os
 import stat
 from contextlib import suppress
+from pathlib import Path
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -15,7 +16,14 @@ def remove_tree(parent: int, name: str) -> int:
     return freed
 
 
-def empty(directory: str | os.PathLike[str]) -> None:
+def remove(path: Path) -> None:
+    """Remove a directory and all that is in it; what can't be removed stays."""
+    with suppress(OSError):
+        _empty(os.open(path, _OPEN))
+        path.rmdir()
+
+
+def empty(directory: Path) -> None:
     """Remove all that is in a directory, if there is one."""
     with suppress(FileNotFoundError):
         _empty(os.open(directory, _OPEN))

@@ -24,12 +24,13 @@ _FAULTS: dict[str, type[RuntimeFault]] = {"invalid": Invalid, "exhausted": Exhau
 class Workers:
     def __init__(self, idle: float = _IDLE) -> None:
         """idle: s after which a worker without a job ends."""
-        count = os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
         # Apart: a job that waits for a slow network keeps no other from its processor.
         self._busy, self._waiting = asyncio.Semaphore(count), asyncio.Semaphore(count)
         self._patience = idle
         self._idle: dict[_Worker, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def unpack(self, blob: Path, into: Path, growth: AsyncIterator[int] | None) -> Unpacked:
         """Unpack a layer into an empty directory, which is empty again if that fails.
@@ -73,6 +74,7 @@ class Workers:
 
     async def close(self) -> None:
         """End the workers that have no job; those that have one end with it."""
+        self._closed = True
         for worker in [*self._idle]:
             self._end(worker)
         while self._ending:
@@ -98,6 +100,8 @@ class Workers:
                 await asyncio.shield(self._undone(worker, undo))
                 raise
             self._idle[worker] = asyncio.get_running_loop().call_later(self._patience, self._end, worker)
+            if self._closed:
+                self._end(worker)
             return answer
 
     def _taken(self) -> "_Worker | None":

@@ -60,15 +60,6 @@ def unpack(entries: Reader, directory: str) -> int:
         parents.close()
 
 
-def flush(directory: str | os.PathLike[str]) -> None:
-    """Bring what was written to this file system to the disk: cheaper than a flush per file."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syscalls.syncfs(fd, str(directory))
-    finally:
-        os.close(fd)
-
-
 class Writer:
     """size: bytes of the files that are there now."""
 

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from swarmd.runtime.errors import Conflict, Invalid, NotFound
-from swarmd.runtime.images import ImageConfig, ImageStore, familiar, normalised
+from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.loading import load
 from swarmd.runtime.images.making import import_rootfs
+from swarmd.runtime.images.references import familiar, normalised
 from swarmd.runtime.images.saving import save
+from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import Health
 from tests.runtime.images.tars import configuration, digest, directory, docker_save, entry, oci_layout, tar
 
@@ -174,7 +176,7 @@ async def test_killed_in_the_middle_nothing_shows(tmp_path: Path) -> None:
     file, root = tmp_path / "rootfs.tar", tmp_path / "images"
     file.write_bytes(data)
     program = (
-        "import asyncio; from pathlib import Path; from swarmd.runtime.images import ImageStore\n"
+        "import asyncio; from pathlib import Path; from swarmd.runtime.images.store import ImageStore\n"
         "from swarmd.runtime.images.making import import_rootfs\n"
         "async def content():\n"
         f"    yield Path({str(file)!r}).read_bytes()\n"

@@ -289,4 +289,4 @@ def test_no_archive_changes_anything_outside(entries: list[Made]) -> None:
         with contextlib.suppress(Invalid):
             unpack(layer, *entries)
         assert canary(layer) == before
-        assert len(os.listdir("/proc/self/fd")) == descriptors  # noqa: PTH208
+        assert len(os.listdir("/proc/self/fd")) <= descriptors  # noqa: PTH208
