@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from swarmd.runtime import cgroups
+from swarmd.runtime import cgroups, restart
 from swarmd.runtime.engine import Engine
 from swarmd.runtime.model import ContainerConfig, HealthState, Limits, Phase
 from swarmd.runtime.records import Run
@@ -107,11 +107,69 @@ async def test_a_killed_shim_takes_its_program_with_it_and_says_so(root: Path) -
         pid = engine.inspect(id).pid
         os.kill(shim_of(root, id), signal.SIGKILL)
         ended = await engine.wait(id)
+        assert ended.code == 137
         assert "shim was killed" in ended.error
         assert engine.inspect(id).phase is Phase.DEAD
         await until("the program's end", lambda: not Path(f"/proc/{pid}").exists())
         await engine.start(id)
         assert engine.inspect(id).phase is Phase.RUNNING
+
+
+@pytest.mark.parametrize("policy", ["no", "on-failure", "unless-stopped", "always"])
+async def test_after_a_restart_of_the_host_policies_are_followed_at_once(
+    root: Path, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with engine_in(root, PARENT) as engine:
+        await add_image(engine.images)
+        config = ContainerConfig(
+            image="busybox", command=("sleep", "100"), stop_signal="KILL", network_mode="none", restart=policy
+        )
+        ran, stopped = await engine.create(config, "ran"), await engine.create(config, "stopped")
+        await engine.start(stopped)
+        await engine.stop(stopped)
+        await engine.start(ran)
+    pid = engine.inspect(ran).pid
+    os.kill(shim_of(root, ran), signal.SIGKILL)
+    await until("the program's end", lambda: not files.start_time(pid))
+    _forget(root, ran)
+    monkeypatch.setattr(files, "boot_id", lambda: "the next boot")
+    monkeypatch.setattr(restart, "FIRST_PAUSE", 1000.0)  # whoever waits for it is late
+    async with engine_in(root, PARENT) as engine:
+        if policy == "no":
+            assert engine.inspect(ran).phase is Phase.EXITED
+            ended = engine.inspect(ran).exit
+            assert ended is not None and ended.code == 137 and "host went down" in ended.error
+        else:
+            await until("it runs again", lambda: engine.inspect(ran).phase is Phase.RUNNING)
+            assert engine.inspect(ran).restart_count == 0
+        if policy == "always":
+            await until("even what was stopped runs", lambda: engine.inspect(stopped).phase is Phase.RUNNING)
+        else:
+            assert engine.inspect(stopped).phase is Phase.EXITED
+
+
+def _forget(root: Path, id: str) -> None:
+    """A host that went down has no groups and no run directory, and no record that was not synced."""
+    hierarchy = cgroups.detect(PARENT)
+    for group in hierarchy.list():
+        hierarchy.load(group).kill()
+        hierarchy.load(group).remove()
+    shutil.rmtree(root / "run", ignore_errors=True)
+    (root / "data/containers" / id / "run.json").unlink()
+
+
+async def test_a_record_that_is_damaged_does_not_take_the_others_with_it(root: Path) -> None:
+    async with engine_in(root, PARENT) as engine:
+        await add_image(engine.images)
+        config = ContainerConfig(image="busybox", command=("true",), network_mode="none")
+        await engine.create(config, "good")
+        bad = await engine.create(config, "bad")
+    record = root / "data/containers" / bad / "state.json"
+    whole = record.read_bytes()
+    record.write_bytes(whole[:10])
+    async with engine_in(root, PARENT) as engine:
+        assert [state.name for state in engine.list()] == ["good"]
+    record.write_bytes(whole)
 
 
 async def test_what_was_half_made_blocks_nothing(root: Path) -> None:
