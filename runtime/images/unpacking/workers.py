@@ -143,7 +143,11 @@ class _Worker:
         )
 
     def lives(self) -> bool:
-        return self._process.returncode is None
+        """Asked of the kernel: the loop may not have heard of its end yet."""
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
 
     async def do(self, job: jobs.Job, growth: AsyncIterator[int] | None) -> jobs.Answer:
         self._say(jobs.encode(job))
