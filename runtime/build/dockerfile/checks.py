@@ -120,10 +120,16 @@ def _copied_all(made: Dockerfile) -> Found:
             yield one.line, "--checksum is for what comes from a URL"
 
 
+def _gaps(made: Dockerfile) -> Found:
+    lines = (line for stage in made.stages for line in (stage.begin.line, *(one.line for one in stage.instructions)))
+    return ((line, "an empty line stands where the line before it goes on") for line in lines if line.gap)
+
+
 _RULES: dict[str, Callable[[Dockerfile], Found]] = {
     "JSONArgsRecommended": _json_recommended,
     "StageNameCasing": _stage_casing,
     "ConsistentInstructionCasing": _keyword_casing,
+    "NoEmptyContinuation": _gaps,
     "LegacyKeyValueFormat": _legacy_pairs,
     "MaintainerDeprecated": _maintainer,
     "WorkdirRelativePath": _relative_workdir,

@@ -9,19 +9,23 @@ from swarmd.runtime.errors import Invalid
 class DockerfileError(Invalid):
     """line counts from 1; word: what is wrong in it, empty for the line as a whole; source: the line's text.
 
+    column: where the word begins, from 1; where the line is wrong as a whole, its first character.
     code: how the command of a RUN ended, 0 for what is no command's fault.
     """
 
     def __init__(self, file: str, line: int, why: str, word: str = "", source: str = "", code: int = 0) -> None:
         super().__init__(f"{file}:{line}: {why}")
         self.file, self.line, self.why, self.word, self.source, self.code = file, line, why, word, source, code
+        at = source.find(word) if word else len(source) - len(source.lstrip())
+        self.column = max(at, 0) + 1
 
     def shown(self) -> str:
         """The sentence, and the line with a mark under the word."""
-        at = self.source.find(self.word) if self.word else len(self.source) - len(self.source.lstrip())
-        if not self.source or at < 0:
+        if not self.source or self.word not in self.source:
             return str(self)
-        mark = " " * at + "^" * max(1, len(self.word or self.source.strip()))
+        # A tab stays one, so that the mark stands under the word whatever its width.
+        before = "".join(character if character == "\t" else " " for character in self.source[: self.column - 1])
+        mark = before + "^" * max(1, len(self.word or self.source.strip()))
         number = f"{self.line:>5} | "
         return f"{self}\n{number}{self.source}\n{' ' * (len(number) - 2)}| {mark}"
 

@@ -33,6 +33,7 @@ class Line(Struct, frozen=True):
     last: int
     heredocs: tuple[Heredoc, ...] = ()
     written: str = ""  # the keyword as it is in the file
+    gap: bool = False  # an empty line stands among its continuations
 
     @property
     def text(self) -> str:
@@ -75,28 +76,39 @@ class Lines:
             first = number = number + 1
             if not text.strip() or text.startswith("#"):
                 continue
-            joined, number = self._joined(text, number)
+            joined, number, gap = self._joined(text, number)
             keyword, _, rest = _partition(joined.strip())
             names = keyword.upper(), rest.split(None, 1)[0].upper() if keyword.upper() == "ONBUILD" and rest else ""
             heredocs: tuple[Heredoc, ...] = ()
             if names[0] in _WITH_HEREDOCS or names[1] in _WITH_HEREDOCS:
                 heredocs, number = self._heredocs(rest, first, number)
-            yield Line(keyword=keyword.upper(), rest=rest, first=first, last=number, heredocs=heredocs, written=keyword)
+            yield Line(
+                keyword=keyword.upper(),
+                rest=rest,
+                first=first,
+                last=number,
+                heredocs=heredocs,
+                written=keyword,
+                gap=gap,
+            )
 
-    def _joined(self, text: str, number: int) -> tuple[str, int]:
-        """A line with those that it goes on in; comments and empty lines between them are passed over."""
+    def _joined(self, text: str, number: int) -> tuple[str, int, bool]:
+        """A line with those that it goes on in, and if there are empty ones; these and comments are passed over."""
         parts: list[str] = []
+        gap = empty = False
         while self._continued.search(text):
             parts.append(self._continued.sub("", text))
             while number < len(self.source):
                 text = self.source[number]
                 number += 1
+                empty = empty or not text.strip()
                 if text.strip() and not text.lstrip().startswith("#"):
+                    gap = gap or empty
                     break
             else:
                 text = ""
                 break
-        return "".join((*parts, text)), number
+        return "".join((*parts, text)), number, gap
 
     def _heredocs(self, rest: str, first: int, number: int) -> tuple[tuple[Heredoc, ...], int]:
         found = []

@@ -23,6 +23,9 @@ from swarmd.runtime.build.dockerfile.instructions import (
     Words,
 )
 from swarmd.runtime.build.dockerfile.lines import Heredoc, Line, Lines
+from swarmd.runtime.build.dockerfile.references import wrong_references
+from swarmd.runtime.build.mounts import parse as parse_mount
+from swarmd.runtime.errors import Invalid
 
 _STAGE = re.compile(r"[a-z][a-z0-9._-]*", re.IGNORECASE | re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -70,6 +73,8 @@ def parse(text: str, file: str = "Dockerfile") -> Dockerfile:
     finish()
     if not stages:
         raise DockerfileError(file, 1, "there is no FROM: say which image to begin with, or FROM scratch")
+    for line, why, word in wrong_references(tuple(stages)):
+        raise reader.error(line, why, word)
     made = Dockerfile(file=file, escape=lines.escape, arguments=tuple(arguments), stages=tuple(stages))
     return warnings_of(made, lines.directives.get("check", ""))
 
@@ -101,15 +106,25 @@ class _Reader:
             raise self.error(line, why, line.written)
         if not line.rest.strip():
             raise self.error(line, f"{line.keyword} needs {_NEEDS[line.keyword]}", line.written)
+        if line.keyword not in _FLAGGED:
+            self._flags(line, ())
         return read(self, line)
+
+    def _exec_form(self, line: Line, text: str) -> tuple[str, ...] | None:
+        try:
+            return words.exec_form(text)
+        except words.NotWords:
+            raise self.error(line, f"the list of {line.keyword} has something in it that is no string") from None
 
     def _flags(self, line: Line, known: Sequence[str]) -> tuple[dict[str, list[str]], str]:
         """Values by their flags, and the rest of the line; one without a value is "true"."""
         given, rest = words.flags(line.rest, self._escape)
         found: dict[str, list[str]] = {}
         for name, value in given:
+            if name == "device" and line.keyword == "RUN":
+                raise self.error(line, "RUN --device can't be given: no step of a build gets devices", "--device")
             if name not in known:
-                allowed = f": it may have {', '.join(f'--{flag}' for flag in known)}" if known else ""
+                allowed = f": it may have {', '.join(f'--{flag}' for flag in known)}" if known else _NO_FLAGS
                 why = near(name, known) or allowed
                 raise self.error(line, f"{line.keyword} has no flag --{name}{why}", f"--{name}")
             if value is None and name not in _SWITCHES:
@@ -158,7 +173,9 @@ class _Reader:
             raise self.error(line, f"--security is {' or '.join(_SECURITY)}, not {security!r}", security)
         if not rest.strip():
             raise self.error(line, "RUN needs a command after its flags")
-        exec_form = None if line.heredocs else words.exec_form(rest)
+        for text in given.get("mount", ()):
+            self._check_mount(line, text)
+        exec_form = None if line.heredocs else self._exec_form(line, rest)
         if exec_form is not None and not exec_form:
             raise self.error(line, "RUN needs a command: its list is empty")
         return Run(
@@ -170,12 +187,20 @@ class _Reader:
             insecure=security == "insecure",
         )
 
+    def _check_mount(self, line: Line, text: str) -> None:
+        if "$" in text:  # known when it is expanded
+            return
+        try:
+            parse_mount(text)
+        except Invalid as error:
+            raise self.error(line, str(error), text) from None
+
     def copy(self, line: Line) -> Copy:
         add = line.keyword == "ADD"
         known = ["chown", "chmod", "link", "parents", "exclude"]
         known += ["checksum", "keep-git-dir", "unpack"] if add else ["from"]
         given, rest = self._flags(line, known)
-        parts = words.exec_form(rest)
+        parts = self._exec_form(line, rest)
         if parts is None:
             parts = tuple(words.split(rest, self._escape))
         if len(parts) < 2:
@@ -218,7 +243,7 @@ class _Reader:
         return Pairs(line=line, pairs=tuple(found))
 
     def words_(self, line: Line) -> Words:
-        found = words.exec_form(line.rest) if line.keyword == "VOLUME" else None
+        found = self._exec_form(line, line.rest) if line.keyword == "VOLUME" else None
         if found is not None:
             if not found or not all(path.strip() for path in found):
                 raise self.error(line, "VOLUME needs paths, and has an empty one")
@@ -232,7 +257,7 @@ class _Reader:
         return Value(line=line, value=line.rest.strip())
 
     def command(self, line: Line) -> Command:
-        found = words.exec_form(line.rest)
+        found = self._exec_form(line, line.rest)
         if line.keyword == "SHELL" and not found:
             raise self.error(line, 'SHELL takes a JSON list of words, like ["/bin/bash", "-c"]')
         return Command(line=line, words=found if found is not None else (line.rest,), in_shell=found is None)
@@ -246,7 +271,7 @@ class _Reader:
             return Healthcheck(line=line, test=())
         if kind.upper() != "CMD" or not command.strip():
             raise self.error(line, "HEALTHCHECK takes CMD with a command, or NONE", kind)
-        found = words.exec_form(command)
+        found = self._exec_form(line, command)
         retries = given.get("retries", [""])[0]
         if (retries and not retries.isascii()) or (retries and not retries.isdigit()):
             raise self.error(line, f"--retries is a number, not {retries!r}", retries)
@@ -280,6 +305,8 @@ class _Reader:
         return Onbuild(line=line, text=text)
 
 
+_FLAGGED = ("ADD", "COPY", "FROM", "HEALTHCHECK", "RUN")
+_NO_FLAGS = ": what begins with -- can be a word in a JSON list"
 _SWITCHES = ("link", "parents", "keep-git-dir", "unpack")
 _REPEATED = ("mount", "exclude")
 _READERS: dict[str, Callable[[_Reader, Line], Instruction]] = {

@@ -61,17 +61,26 @@ def flags(text: str, escape: str) -> tuple[list[tuple[str, str | None]], str]:
     return found, ""
 
 
+class NotWords(ValueError):
+    """A JSON list has something else than strings in it."""
+
+
 def exec_form(text: str) -> tuple[str, ...] | None:
-    """The words of a JSON list of strings; None for what is none, which then is the shell form."""
+    """The words of a JSON list; None for what is none, which then is the shell form. Raises NotWords."""
     if not text.lstrip().startswith("["):
         return None
     try:
-        words = json.loads(text)
+        words = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        return None
+    if not all(isinstance(word, str) for word in words):
+        raise NotWords
     return tuple(words)
+
+
+def _refuse(constant: str) -> None:
+    """NaN and Infinity, which json takes, are no JSON."""
+    raise ValueError(constant)
 
 
 def unquoted_if_whole(value: str) -> str:

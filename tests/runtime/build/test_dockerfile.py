@@ -20,7 +20,7 @@ RUN --mount=type=cache,target=/c --network=none apt-get update && \\
 \\
     apt-get install -y gcc
 run ["echo", "a b"]
-COPY --from=build --chown=app:app a b* /d/
+COPY --from=other --chown=app:app a b* /d/
 ADD ["x y", "/z"]
 ENV A=1 B="two words" C=a\\ b
 ENV OLD value with words
@@ -99,6 +99,13 @@ def test_health_checks() -> None:
         ("# escape=`\n# escape=`\nFROM a", 2, "twice"),
         ("FROM a\nRUN --network=hots x", 2, "not 'hots'"),
         ("FROM a\nRUN a \\\n  && b\n\nCOPY --chwon=1 x y", 5, "did you mean chown"),
+        ("FROM a\nCMD [1]", 2, "no string"),
+        ("FROM a\nCMD --help", 2, "CMD has no flag --help"),
+        ("FROM a\nRUN --device=x y", 2, "no step of a build gets devices"),
+        ("FROM a\nRUN --mount=type=cache x", 2, "a cache mount needs a target"),
+        ("FROM a\nCOPY --from=b /x /y\nFROM c AS b", 2, "stage b comes later"),
+        ("FROM a\nCOPY --from=3 /x /y", 2, "there is no stage 3"),
+        ("FROM a AS s\nRUN --mount=from=s,target=/x y", 2, "from itself"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text: str, where: int, why: str) -> None:
@@ -176,3 +183,8 @@ def test_any_word_is_expanded_or_refused(word: str) -> None:
         expand(word, VALUES)
     except Invalid as error:
         assert str(error)
+
+
+def test_an_empty_line_in_a_continuation_is_warned_of() -> None:
+    (warning,) = parse("FROM a\nRUN x \\\n\n  y").warnings
+    assert warning.startswith("Dockerfile:2: NoEmptyContinuation")
