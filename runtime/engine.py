@@ -30,6 +30,7 @@ from swarmd.runtime.events import Events
 from swarmd.runtime.exec import Command, Exec, ExecResult, Execs
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.manifests import Platform
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.launch import Host
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest, Phase
@@ -80,16 +81,23 @@ class Engine:
         """Open with a spawner that was started before the process had threads, or start one here."""
         return _open(config, spawner)
 
-    async def create(self, config: ContainerConfig, name: str = "") -> str:
-        """Return the new container's id. Raises Conflict for a name that is taken, NotFound for an image that isn't."""
+    async def create(self, config: ContainerConfig, name: str = "", platform: Platform | None = None) -> str:
+        """Return the new container's id. Raises Conflict for a name that is taken, NotFound for an image that isn't.
+
+        platform: of an image for several the one to run; this host's if it is there and none is given.
+        """
         image = self.images.get(config.image)
+        if platform:
+            image = image.of(platform)
         config = self._with_peers(config)
         checks.check(config, image)
         id = secrets.token_hex(32)
         name = name.removeprefix("/") or names.unused({c.state.name for c in self._containers.values()})
         self._check_name(name)
         now = time.time_ns()
-        state = ContainerState(id=id, name=name, config=config, image_id=image.id, phase=Phase.CREATED, created=now)
+        # By its manifest: other platforms of the image may come later.
+        image_id = image.variant.manifest.digest
+        state = ContainerState(id=id, name=name, config=config, image_id=image_id, phase=Phase.CREATED, created=now)
         container = Container(Directory(self._root / id), Record(state=state), self._host, self._peer)
         container.directory.make(container.record)
         self._containers[id] = container

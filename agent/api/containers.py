@@ -14,6 +14,7 @@ from swarmd.agent.api.container_config import container_config
 from swarmd.agent.api.container_json import inspected
 from swarmd.agent.api.container_list import FILTERS, selected
 from swarmd.agent.api.fields import Fields, body
+from swarmd.agent.api.images import platform
 from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import MULTIPLEXED, RAW, answer, frame, json_line, respond, stamp
 from swarmd.proto.errors import Invalid
@@ -26,7 +27,7 @@ async def create(request: web.Request) -> web.Response:
     name = request.query.get("name", "")
     engine = services(request).engine
     config = container_config(await body(request), engine.inspect)
-    id = await engine.create(config, name)
+    id = await engine.create(config, name, platform(request))
     return answer({"Id": id, "Warnings": warnings(config)}, status=201)
 
 

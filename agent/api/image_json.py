@@ -34,6 +34,11 @@ def created(image: Image) -> int:
     return _seconds(image.created)
 
 
+def runs(image: Image, image_id: str) -> bool:
+    """Whether a container that remembers this id is one of the image's."""
+    return image_id == image.id or any(image_id == variant.manifest.digest for variant in image.variants)
+
+
 def contents(store: ImageStore, image: Image) -> dict[str, int]:
     """All of the store's that it is made of, each once: bytes by digest of a blob or of an unpacked layer."""
     found = {image.id: image.target.size}

@@ -13,7 +13,7 @@ from aiohttp import web
 from swarmd.agent.api.streams import json_line
 from swarmd.proto.errors import SwarmdError
 from swarmd.runtime.build.dockerfile import DockerfileError
-from swarmd.runtime.errors import RuntimeFault
+from swarmd.runtime.errors import Denied, RuntimeFault, Unauthorized
 from swarmd.runtime.images.arrivals import Progress
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ async def streamed(request: web.Request, work: Callable[[Say], Coroutine[Any, An
             await task
         except Exception as error:
             if not response.prepared:
-                raise
+                raise denied(error) from error
             await response.write(json_line(_failure(request, error)))
         if not response.prepared:
             await response.prepare(request)
@@ -77,6 +77,11 @@ async def streamed(request: web.Request, work: Callable[[Say], Coroutine[Any, An
         task.cancel()
         await asyncio.wait([task])
     return response
+
+
+def denied(error: Exception) -> Exception:
+    """The same with another status than 401, at which Docker's command asks for a password, terminal or not."""
+    return Denied(str(error)) if isinstance(error, Unauthorized) else error
 
 
 async def _next(request: web.Request, lines: "asyncio.Queue[Line | None]") -> Line | None:

@@ -140,8 +140,7 @@ async def prune(request: web.Request) -> web.Response:
 
 
 def _users(engine: Engine, image: Image) -> list[ContainerState]:
-    own = {image.id, *(variant.manifest.digest for variant in image.variants)}
-    return [state for state in engine.list() if state.image_id in own]
+    return [state for state in engine.list() if image_json.runs(image, state.image_id)]
 
 
 def _users_by_manifest(engine: Engine, image: Image) -> dict[str, list[str]]:

@@ -6,8 +6,10 @@ import msgspec
 from aiohttp import web
 
 from swarmd.agent.api import query
+from swarmd.agent.api.image_progress import denied
 from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import answer
+from swarmd.runtime.errors import Unauthorized
 from swarmd.runtime.images.manifests import Configuration, Index, Manifest, Platform, is_index, parse
 from swarmd.runtime.images.pulling import Registry
 from swarmd.runtime.images.references import Reference
@@ -47,7 +49,10 @@ async def search(request: web.Request) -> web.Response:
     term, limit = request.query.get("term", ""), query.number(request, "limit")
     credentials = credentials_from_header(request.headers.get("X-Registry-Auth"))
     wanted = query.filters(request)
-    found = await services(request).engine.registries.search(term, limit, wanted, credentials)
+    try:
+        found = await services(request).engine.registries.search(term, limit, wanted, credentials)
+    except Unauthorized as error:
+        raise denied(error) from error
     rows: list[dict[str, Any]] = [
         {
             "name": entry.name,

@@ -29,11 +29,12 @@ async def usage(request: web.Request) -> web.Response:
     }
     if "image" in wanted:
         store = engine.images
-        users = [state.image_id for state in engine.list()]
+        used = [state.image_id for state in engine.list()]
         shown["LayersSize"] = await asyncio.to_thread(store.disk_usage)
         shared = image_json.shared_sizes(store, found := store.list())
         shown["Images"] = [
-            image_json.summary(store, image, image.refs, shared[image.id]) | {"Containers": users.count(image.id)}
+            image_json.summary(store, image, image.refs, shared[image.id])
+            | {"Containers": sum(image_json.runs(image, id) for id in used)}
             for image in found
         ]
     if "container" in wanted:

@@ -28,6 +28,7 @@ from swarmd.runtime.exec import Command, Exec, start_once
 from swarmd.runtime.images import making
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.manifests import Platform
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest, Phase
 from swarmd.runtime.network.values import NetworkInfo
@@ -82,13 +83,19 @@ class FakeEngine:
         self._states: dict[str, ContainerState] = {}
         self._listeners: set[asyncio.Queue[Event]] = set()
 
-    async def create(self, config: ContainerConfig, name: str = "") -> str:
+    async def create(self, config: ContainerConfig, name: str = "", platform: Platform | None = None) -> str:
         image = self.images.get(config.image)
+        image = image.of(platform) if platform else image
         id = secrets.token_hex(32)
         if any(state.name == name for state in self._states.values()):
             raise errors.Conflict(f"the name {name} is taken")
         self._states[id] = ContainerState(
-            id=id, name=name or id[:8], config=config, image_id=image.id, phase=Phase.CREATED, created=NOW
+            id=id,
+            name=name or id[:8],
+            config=config,
+            image_id=image.variant.manifest.digest,
+            phase=Phase.CREATED,
+            created=NOW,
         )
         self._tell(id, "create")
         return id

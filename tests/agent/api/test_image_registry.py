@@ -170,7 +170,7 @@ async def test_logins(api: Api, guarded: str) -> None:
     await said(api, f"/images/{guarded}/secret:1/push", **header(**good))
     await emptied(api)
     async with api.http.post(f"http://d/images/create?fromImage={guarded}/secret:1") as response:
-        assert guarded in (await response.text())
+        assert guarded in (await response.text()) and response.status == 403
     assert api.engine.images.disk_usage() == 0
     await said(api, f"/images/create?fromImage={guarded}/secret:1", **header(**good))
     assert len(await listed(api)) == 1

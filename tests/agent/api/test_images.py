@@ -319,6 +319,19 @@ async def test_removing_one_platform_of_an_image(api: Api) -> None:
     arm = json.dumps({"os": "linux", "architecture": "arm64"})
     _, shown = await api.call("GET", f"/images/both/json?platform={quote(arm)}")
     assert isinstance(shown, dict) and shown["Architecture"] == "arm64"
+    status, created = await api.call("POST", "/containers/create?platform=linux/arm64", {"Image": "both", "Cmd": ["x"]})
+    assert status == 201 and isinstance(created, dict)
+    _, container = await api.call("GET", f"/containers/{created['Id']}/json")
+    assert isinstance(container, dict) and container["Image"] == both.id
+    assert images.get(api.engine.inspect(created["Id"]).image_id).architecture == "arm64"
+    assert (await api.call("POST", "/containers/create?platform=linux/s390x", {"Image": "both", "Cmd": ["x"]}))[
+        0
+    ] == 404
+    _, shown = await api.call("GET", "/images/both/json?manifests=1")
+    assert isinstance(shown, dict)
+    assert [one["ImageData"]["Containers"] for one in shown["Manifests"]] == [[], [created["Id"]]]
+    assert (await api.call("DELETE", f"/images/both?platforms={quote(arm)}"))[0] == 409
+    await api.engine.remove(created["Id"], force=True)
     assert await api.call("DELETE", f"/images/both?platforms={quote(arm)}") == (200, [{"Deleted": made[1].id}])
     _, shown = await api.call("GET", "/images/both/json?manifests=1")
     assert isinstance(shown, dict)
