@@ -20,7 +20,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from swarmd.runtime.stages import files, mounts, namespaces, syscalls
+from swarmd.runtime.stages import files, mounts, namespaces, overlays, syscalls
 from swarmd.runtime.stages.inside import Refused
 from swarmd.runtime.stages.privileges import StepError
 
@@ -96,10 +96,9 @@ def _enter(request: dict[str, Any], pidfd: list[int]) -> int:
     lower: list[str] = request["lower"]
     if request["action"] == "export":
         # Read-only, of its layers and what it has written: a running container's own mount stays its own.
-        layers = [("lowerdir+", path) for path in (f"{directory}/upper", *lower, f"{directory}/rootfs")]
-        fd = mounts.new("overlay", [("source", "overlay"), *layers], syscalls.ATTR_RDONLY)
+        fd = overlays.read_only([f"{directory}/upper", *lower, f"{directory}/rootfs"], syscalls.ATTR_RDONLY)
     else:
-        fd = mounts.overlay(lower, directory, f"{directory}/rootfs", syscalls.ATTR_NODEV, -1)
+        fd = overlays.writable(lower, directory, f"{directory}/rootfs", syscalls.ATTR_NODEV, -1)
         for entry in request["binds"]:
             mounts.perform(fd, entry)
         if request["read_only"]:

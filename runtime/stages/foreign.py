@@ -14,7 +14,7 @@ import resource
 import socket
 from typing import Any
 
-from swarmd.runtime.stages import files, mounts, privileges, syscalls
+from swarmd.runtime.stages import files, overlays, privileges, syscalls
 from swarmd.runtime.stages.privileges import StepError
 
 _CONSOLE = "console.sock"
@@ -35,7 +35,7 @@ class Foreign:
         root = self._config["root"]["path"]
         attributes = 0 if annotations.get("swarmd.privileged") else syscalls.ATTR_NODEV
         lower = json.loads(annotations["swarmd.overlay.lower"])
-        os.close(mounts.overlay(lower, self._directory, root, attributes, -1))
+        os.close(overlays.writable(lower, self._directory, root, attributes, -1))
         os.chdir(self._directory)  # paths of sockets are short
         self._write_bundle(self._find_user(root))
         listener = self._listen() if self._config["process"]["terminal"] else None

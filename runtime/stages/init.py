@@ -23,7 +23,7 @@ import socket
 import termios
 from typing import Any, NoReturn
 
-from swarmd.runtime.stages import files, hooks, mounts, namespaces, privileges, syscalls
+from swarmd.runtime.stages import files, hooks, mounts, namespaces, overlays, privileges, syscalls
 from swarmd.runtime.stages.privileges import Identity, StepError
 
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -106,7 +106,7 @@ def root_filesystem(init: Init) -> None:
     place = path if path.startswith("/") else f"{init.directory}/{path}"
     if lower := init.annotations.get("swarmd.overlay.lower"):
         attributes = 0 if init.annotations.get("swarmd.privileged") else syscalls.ATTR_NODEV
-        init.root = mounts.overlay(json.loads(lower), init.directory, place, attributes, init.user_namespace)
+        init.root = overlays.writable(json.loads(lower), init.directory, place, attributes, init.user_namespace)
     else:
         init.root = mounts.onto_itself(place)
 

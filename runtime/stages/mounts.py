@@ -4,12 +4,11 @@ Each mount is made detached, given its attributes, and only then attached to a t
 a symlink in the image can't send it elsewhere, and nothing is ever visible with looser attributes than asked for.
 """
 
-import errno
 import os
 import stat
 from typing import Any
 
-from swarmd.runtime.stages import syscalls
+from swarmd.runtime.stages import overlays, syscalls
 
 _ATTRIBUTES = {
     "ro": syscalls.ATTR_RDONLY,
@@ -23,13 +22,11 @@ _CLEARED = {"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "ati
 _DEFAULTS = {"relatime", "bind", "rbind", "idmap", "ridmap", "rro", "tmpcopyup"}
 OPTIONS = {*_ATTRIBUTES, *_CLEARED, *_DEFAULTS, *syscalls.PROPAGATION, *(f"r{name}" for name in syscalls.PROPAGATION)}
 _TMPFS = {"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge", "mpol", "inode32", "inode64", "noswap"}
-_PAGE = 4096
 _NODE = ".device"
 
 
 # Trees to be shared with the host, by their source; see take_shared.
 _shared: dict[str, int] = {}
-_mapped: set[str] = set()
 
 
 def take_shared(entries: list[dict[str, Any]]) -> None:
@@ -53,11 +50,12 @@ def perform(root: int, mount: dict[str, Any], user: int = -1, owner: tuple[int, 
         attributes, _, data = parse_options(options)
         first = dict(zip(("uid", "gid"), owner, strict=True))
         data = [(key, str(int(value) + first[key]) if key in first else value) for key, value in data]
-        if mount["type"] == "overlay" and user >= 0:
-            _map_in_place([path for key, path in layers(data) if key == "lowerdir+"], user)
         if subpath := dict(data).get("swarmd.subpath"):
             data.remove(("swarmd.subpath", subpath))
-        fd = new(mount["type"], [("source", source or mount["type"]), *layers(data)], attributes)
+        if mount["type"] == "overlay":
+            fd = overlays.of_options(data, attributes, user)
+        else:
+            fd = syscalls.new_filesystem(mount["type"], [("source", source or mount["type"]), *data], attributes)
         if subpath:
             fd = _below(fd, root, target, subpath)
     try:
@@ -77,30 +75,6 @@ def _bind(source: str, options: list[str], user: int) -> int:
         deep = attributes if "rro" in options else attributes & ~syscalls.ATTR_RDONLY
         syscalls.set_mount_attributes(fd, deep, propagation, True, source)
     return fd
-
-
-def new(fstype: str, options: list[tuple[str, str]], attributes: int) -> int:
-    """A new file system; of an overlay without an upper directory, the last of its layers is ours and empty."""
-    try:
-        return syscalls.new_filesystem(fstype, options, attributes)
-    except OSError:
-        lower = [value for key, value in options if key == "lowerdir+"]
-        if not lower:
-            raise
-    # Before Linux 6.5: by mount(2), for a moment on that last one.
-    syscalls.mount("overlay", lower[-1], "overlay", 0, f"lowerdir={':'.join(map(_escaped, lower))}")
-    fd = syscalls.open_tree(lower[-1], False)
-    syscalls.umount(lower[-1], syscalls.MNT_DETACH)
-    syscalls.set_mount_attributes(fd, attributes, 0, False, lower[-1])
-    return fd
-
-
-def layers(data: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """One option for each of an overlay's lower directories: together they may be longer than an option can be."""
-    found: list[tuple[str, str]] = []
-    for key, value in data:
-        found += [("lowerdir+", layer) for layer in value.split(":")] if key == "lowerdir" else [(key, value)]
-    return found
 
 
 def _below(fd: int, root: int, target: str, subpath: str) -> int:
@@ -234,62 +208,6 @@ def open_or_make(root: int, path: str, directory: bool) -> int:
     finally:
         os.close(holder)
     return syscalls.open_beneath(root, path, os.O_PATH)
-
-
-def overlay(lower: list[str], directory: str, rootfs: str, attributes: int, user: int) -> int:
-    """Mount an overlay on rootfs and return its root; lower holds the image's layers, the topmost first.
-
-    directory holds its upper and work.  With a user namespace all of them are seen with its ids mapped, each mounted
-    over itself in this mount namespace, where they vanish with the host's root.
-    """
-    if user >= 0:
-        _map_in_place([*lower, directory], user)
-    upper, work = f"{directory}/upper", f"{directory}/work"
-    try:
-        options = [("lowerdir+", layer) for layer in lower]
-        options = [("source", "overlay"), *options, ("upperdir", upper), ("workdir", work)]
-        fd = syscalls.new_filesystem("overlay", options, attributes)
-    except OSError as error:
-        # An older kernel refuses the option, or takes any and then refuses to make the file system.
-        if error.errno != errno.EINVAL or error.filename not in ("overlay lowerdir+", "overlay"):
-            raise
-        return _overlay_by_options(lower, upper, work, rootfs, attributes)
-    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    syscalls.move_mount(fd, root, rootfs)
-    os.close(root)
-    return fd
-
-
-def _map_in_place(paths: list[str], user: int) -> None:
-    """Mount directories over themselves with ids mapped; those that are so already stay."""
-    for path in paths:
-        if any(path == done or path.startswith(f"{done}/") for done in _mapped):
-            continue
-        fd = syscalls.open_tree(path, False)
-        syscalls.map_ids(fd, user, False, path)
-        place = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        syscalls.move_mount(fd, place, path)
-        os.close(fd)
-        os.close(place)
-        _mapped.add(path)
-
-
-def _overlay_by_options(lower: list[str], upper: str, work: str, rootfs: str, attributes: int) -> int:
-    """For kernels before 6.5: all options in one page, with layer names relative to their common directory."""
-    common = os.path.commonpath([os.path.dirname(layer) for layer in lower])
-    names = [_escaped(os.path.relpath(layer, common)) for layer in lower]
-    data = f"lowerdir={':'.join(names)},upperdir={_escaped(upper)},workdir={_escaped(work)}"
-    if len(data.encode()) >= _PAGE:
-        raise OSError(0, f"{len(lower)} layers do not fit into the mount options; Linux 6.5 or newer can", rootfs)
-    os.chdir(common)
-    syscalls.mount("overlay", rootfs, "overlay", 0, data)
-    fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    syscalls.set_mount_attributes(fd, attributes, 0, False, rootfs)
-    return fd
-
-
-def _escaped(path: str) -> str:
-    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
 def mask(root: int, path: str) -> None:

@@ -24,7 +24,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from swarmd.runtime.stages import archive, files, mounts, privileges, syscalls
+from swarmd.runtime.stages import archive, files, overlays, privileges, syscalls
 from swarmd.runtime.stages.inside import Refused
 
 BLOCK = 1 << 20
@@ -84,8 +84,7 @@ def _open(source: dict[str, Any]) -> int:
     layers: list[str] = source["layers"]
     if len(layers) == 1:
         return os.open(layers[0], _DIRECTORY)
-    options = [("lowerdir+", path) for path in (*layers, source["empty"])]
-    return mounts.new("overlay", [("source", "overlay"), *options], syscalls.ATTR_RDONLY)
+    return overlays.read_only([*layers, source["empty"]], syscalls.ATTR_RDONLY)
 
 
 def _write(path: str, entries: Iterator[Entry]) -> None:
@@ -213,7 +212,7 @@ def _entry(holder: int, name: str, path: str) -> Iterator[Entry]:
 def _apply(request: dict[str, Any]) -> None:
     """Each line of the list says where as well: [place, into, *entry]; see Maker.make."""
     layers: list[str] = request["layers"] or [request["empty"]]
-    root = mounts.overlay(layers, request["directory"], f"{request['directory']}/rootfs", 0, -1)
+    root = overlays.writable(layers, request["directory"], f"{request['directory']}/rootfs", 0, -1)
     source = _source(request["source"])
     try:
         owner = _owner(request["owner"], root)

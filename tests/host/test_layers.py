@@ -1,0 +1,50 @@
+"""Images of many layers: more than fit into mount options, and more than the kernel stacks at once."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from swarmd.runtime.images.config import ImageConfig
+from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.manifests import Descriptor
+from swarmd.runtime.model import Namespaces
+from tests.host.engine_host import Host
+
+pytestmark = pytest.mark.root
+
+
+def many(host: Host, directory: Path, count: int) -> str:
+    """An image of busybox and so many layers on it: each writes its number, hides the file of the one before."""
+    base = host.engine.images.get("busybox")
+    layers = [*base.layers]
+    for number in range(count):
+        tree = directory / f"{number:064d}" / "tree"  # as long as the store's own names
+        tree.mkdir(parents=True)
+        (tree / "number").write_text(str(number))
+        (tree / f"file-{number}").touch()
+        if number:
+            os.mknod(tree / f"file-{number - 1}", 0o20000, os.makedev(0, 0))
+        layers.append(tree)
+    id = f"sha256:{count:064d}"
+    target = Descriptor(digest=id, size=0)
+    config = ImageConfig(cmd=("sh",))
+    image = Image(id=id, target=target, refs=(), updated=0, variants=(), config=config, layers=tuple(layers))
+    host.engine.images.lend(image)
+    return id
+
+
+@pytest.mark.parametrize("count", [120, 700])
+@pytest.mark.parametrize("user", ["", "auto"])
+async def test_all_layers_are_seen_in_their_order(host: Host, tmp_path: Path, count: int, user: str) -> None:
+    image = many(host, tmp_path / "layers", count)
+    ran = await host.run("cat /number; ls -d /file-*; echo x > /new", image=image, namespaces=Namespaces(user=user))
+    assert (ran.out, ran.err) == (f"{count - 1}/file-{count - 1}\n", "")
+    host.engine.images.take_back(image)
+
+
+async def test_more_than_can_be_are_refused_in_a_sentence(host: Host, tmp_path: Path) -> None:
+    image = many(host, tmp_path / "layers", 1000)
+    with pytest.raises(Exception, match="can have 900 layers at most, and this has 1001"):
+        await host.start("true", image=image)
+    host.engine.images.take_back(image)
