@@ -11,7 +11,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import Platform
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.launch import Host
+from swarmd.runtime.logs import Selection
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest, Phase
 from swarmd.runtime.ports import Filter, Networks
 from swarmd.runtime.records import Directory, Record, load_all
@@ -258,10 +259,16 @@ class Engine:
         stdout: bool = True,
         stderr: bool = True,
     ) -> AsyncIterator[LogEntry]:
+        selection = Selection(since, until, tail, stdout, stderr)
+        return logs.one_by_one(self.log_batches(id, selection, follow))
+
+    def log_batches(
+        self, id: str, selection: Selection, follow: bool = False
+    ) -> AsyncGenerator[Sequence[LogEntry], None]:
+        """What can be had at once comes at once: for those who read fast."""
         container = self._find(id)
         if container.state.config.log.driver == "none":
             raise Invalid(f"container {container.state.name} keeps no log: its log driver is none")
-        selection = logs.Selection(since, until, tail, stdout, stderr)
         path = container.directory.path / "container.log"
         return logs.read(path, selection, follow, lambda: container.running)
 

@@ -1,33 +1,37 @@
-"""Reads a container's json-file log across its rotated files, and follows it while the container runs.
-
-A reader holds the file it reads open: after a rotation it reads that file to its end, then goes on with the next newer.
-"""
+"""Reads a container's json-file log across its rotated files, and follows it while the container runs."""
 
 import asyncio
 import calendar
 import contextlib
-import gzip
+import functools
+import itertools
 import json
-import os
+import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import msgspec
 
+from swarmd.runtime.images.store import in_thread
+from swarmd.runtime.inotify import Changes
+from swarmd.runtime.log_files import Cursor, Place
 from swarmd.runtime.model import LogEntry
 
-_POLL = 0.1
-_BATCH = 1 << 20
-_GZIP_HEADER = 64
+_LOG = logging.getLogger(__name__)
+_LOOK_AGAIN = 1.0  # s, for what the kernel does not tell of
+_POLL = 0.1  # s, when it watches no more directories
 
 
 class _Line(msgspec.Struct):
     log: str
     stream: str
     time: str
+
+
+_DECODER = msgspec.json.Decoder(_Line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,11 @@ class Selection:
     stdout: bool = True
     stderr: bool = True
 
+    @property
+    def all(self) -> bool:
+        """Whether every line is wanted, the number of them aside."""
+        return self.stdout and self.stderr and not self.since and not self.until
+
     def wants(self, entry: LogEntry) -> bool:
         return entry.at >= self.since and (self.stdout if entry.stream == "stdout" else self.stderr)
 
@@ -47,162 +56,120 @@ class Selection:
         return bool(self.until) and entry.at > self.until
 
 
-async def read(path: Path, selection: Selection, follow: bool, running: Callable[[], bool]) -> AsyncIterator[LogEntry]:
-    """Yield the entries; with follow until the container has ended and all it wrote has been read."""
-    skip = _to_skip(path, selection)
-    cursor = _Cursor(path)
-    try:
+async def one_by_one(batches: AsyncGenerator[Sequence[LogEntry], None]) -> AsyncIterator[LogEntry]:
+    async with contextlib.aclosing(batches):
+        async for batch in batches:
+            for entry in batch:
+                yield entry
+
+
+async def read(
+    path: Path, selection: Selection, follow: bool, running: Callable[[], bool]
+) -> AsyncGenerator[Sequence[LogEntry], None]:
+    """Yield the entries that can be had at once; with follow until the container has ended and all of it is read."""
+    with contextlib.ExitStack() as stack:
+        changes = _changes(path.parent, stack) if follow else None
+        cursor = Cursor(path)
+        stack.callback(cursor.close)
+        if selection.tail is not None:
+            await in_thread(partial(cursor.to_last, selection.tail, partial(_starts, selection)))
         while True:
             alive = running()  # asked before reading: what is written until it ended is then read
-            for entry in cursor.entries():
-                if selection.ended_by(entry):
-                    return
-                if not selection.wants(entry):
-                    continue
-                if skip:
-                    skip -= 1
-                else:
-                    yield entry
+            entries = decode(cursor.lines(), cursor.place)
+            chosen = entries if selection.all else _chosen(entries, selection)
+            if chosen:
+                yield chosen
+            if selection.until and any(map(selection.ended_by, entries)):
+                return
             if cursor.at_end():
                 if not (follow and alive):
                     return
-                await asyncio.sleep(_POLL)
-    finally:
-        cursor.close()
-
-
-def _to_skip(path: Path, selection: Selection) -> int:
-    if selection.tail is None:
-        return 0
-    cursor = _Cursor(path)
-    wanted = 0
-    while True:
-        wanted += sum(1 for e in cursor.entries() if selection.wants(e) and not selection.ended_by(e))
-        if cursor.at_end():
-            cursor.close()
-            return max(0, wanted - selection.tail)
-
-
-class _Cursor:
-    """A place in the sequence of files path.N (oldest), ..., path.1, path, of which rotated ones may end in .gz."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: _File | None = None
-        self._rest = b""
-        self._drained = False
-
-    def close(self) -> None:
-        if self._file:
-            self._file.close()
-
-    def entries(self) -> Iterator[LogEntry]:
-        """Yield what can be read now, at most a batch."""
-        if self._file is None and not self._step():
-            return
-        assert self._file is not None
-        data = self._file.data.read(_BATCH)
-        self._drained = not data
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            yield decode(line)
-
-    def at_end(self) -> bool:
-        """Whether all is read for now; steps on to the next newer file when this one is done with."""
-        return self._file is None or (self._drained and not self._step())
-
-    def _step(self) -> bool:
-        """Go on with the next newer file, or what this one has got since; False when there is neither."""
-        newer = self._newer()
-        # Looked at last: what was written before a rotation comes first.
-        more = self._has_more()
-        chosen = newer.pop() if newer and not more else None
-        for file in newer:
-            file.close()
-        if chosen:
-            self.close()
-            self._file, self._rest, self._drained = chosen, b"", False
-        return more or chosen is not None
-
-    def _newer(self) -> list["_File"]:
-        """The files newer than this one, the newest first.
-
-        In that order, a rotation meanwhile shows a file twice, and hides none but the one it began.
-        """
-        found: list[_File] = []
-        for number in range(self._last_number() + 2):
-            file = _open(self._path.with_name(f"{self._path.name}.{number}") if number else self._path)
-            if file is None:
-                continue
-            if self._file and file.same(self._file):
-                file.close()
-                break
-            if any(file.same(other) for other in found):
-                file.close()
+                await _change(changes)
             else:
-                found.append(file)
-        return found
-
-    def _has_more(self) -> bool:
-        if self._file is None or self._file.compressed:
-            return False
-        size, at = self._file.stat().st_size, self._file.data.tell()
-        if size < at:  # a single file that has started over
-            self._file.data.seek(0)
-            self._rest, at = b"", 0
-        return size > at
-
-    def _last_number(self) -> int:
-        names = (path.name.removesuffix(".gz") for path in self._path.parent.glob(f"{self._path.name}.*"))
-        numbers = (name.removeprefix(f"{self._path.name}.") for name in names)
-        return max((int(number) for number in numbers if number.isdigit()), default=0)
+                await asyncio.sleep(0)  # others have their turn between two batches
 
 
-class _File:
-    """One that is open. inode: its own, or that of the file it was compressed from."""
-
-    def __init__(self, raw: BinaryIO, inode: int, compressed: bool) -> None:
-        self._raw, self._inode, self.compressed = raw, inode, compressed
-        self.data = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if compressed else raw
-
-    def stat(self) -> os.stat_result:
-        return os.fstat(self._raw.fileno())
-
-    def same(self, other: "_File") -> bool:
-        """An open file's inode number is nobody else's; one that was compressed may have given up its own."""
-        plain = not (self.compressed or other.compressed)
-        return self._inode == other._inode and (plain or self.stat().st_mtime_ns == other.stat().st_mtime_ns)
-
-    def close(self) -> None:
-        self.data.close()
-        self._raw.close()
-
-
-def _open(path: Path) -> _File | None:
-    """Open a file, or what it has been compressed to."""
-    with contextlib.suppress(FileNotFoundError):
-        raw = path.open("rb")
-        return _File(raw, os.fstat(raw.fileno()).st_ino, compressed=False)
-    with contextlib.suppress(FileNotFoundError):
-        raw = path.with_name(f"{path.name}.gz").open("rb")
-        # RFC 1952: ten bytes, then the name, which ends in a zero.
-        name = raw.read(_GZIP_HEADER)[10:].split(b"\0")[0]
-        raw.seek(0)
-        return _File(raw, int(name), compressed=True)
-    return None
-
-
-def decode(line: bytes) -> LogEntry:
-    """Read one line of the file; lone surrogates stand for the bytes that were not UTF-8."""
+def _changes(directory: Path, stack: contextlib.ExitStack) -> Changes | None:
     try:
-        parsed = msgspec.json.decode(line, type=_Line)
-        text, stream, at = parsed.log, parsed.stream, parsed.time
-    except msgspec.DecodeError:  # msgspec refuses lone surrogates, which json reads
+        changes = Changes(directory)
+    except OSError as error:
+        _LOG.warning(
+            "followers of %s look for new lines every %s s, as it can't be watched: %s", directory, _POLL, error
+        )
+        return None
+    stack.callback(changes.close)
+    return changes
+
+
+async def _change(changes: Changes | None) -> None:
+    if changes is None:
+        await asyncio.sleep(_POLL)
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LOOK_AGAIN):
+            await changes.wait()
+
+
+def _chosen(entries: list[LogEntry], selection: Selection) -> list[LogEntry]:
+    before_end = itertools.takewhile(lambda entry: not selection.ended_by(entry), entries)
+    return [entry for entry in before_end if selection.wants(entry)]
+
+
+def _starts(selection: Selection, lines: bytes) -> list[int]:
+    """Where the lines begin that are wanted."""
+    found, start = [], 0
+    for line in lines.split(b"\n")[:-1]:
+        entry = None if selection.all else _entry(line)
+        if selection.all or (entry and selection.wants(entry) and not selection.ended_by(entry)):
+            found.append(start)
+        start += len(line) + 1
+    return found
+
+
+def decode(data: bytes, place: Place) -> list[LogEntry]:
+    """Read whole lines, which were found at place; one that a crash has cut off is left out.  Raises nothing."""
+    found, last, at = [], "", 0
+    try:
+        for line in _DECODER.decode_lines(data):
+            if line.time != last:  # lines that were written together have one time
+                last, at = line.time, _nanoseconds(line.time)
+            found.append(LogEntry(at, line.stream, line.log.encode("utf-8", "surrogateescape")))
+    except (msgspec.DecodeError, ValueError):  # one is damaged, or has what msgspec refuses
+        return _decode_each(data, place)
+    return found
+
+
+def _decode_each(data: bytes, place: Place) -> list[LogEntry]:
+    found, start = [], 0
+    for line in data.split(b"\n")[:-1]:
+        if entry := _entry(line):
+            found.append(entry)
+        else:
+            _warn(place.file, place.offset + start)
+        start += len(line) + 1
+    return found
+
+
+def _entry(line: bytes) -> LogEntry | None:
+    """Read one line; lone surrogates stand for the bytes that were not UTF-8, which json reads and msgspec refuses."""
+    try:
         value = json.loads(line)
         text, stream, at = value["log"], value["stream"], value["time"]
-    return LogEntry(at=_nanoseconds(at), stream=stream, data=text.encode("utf-8", "surrogateescape"))
+        return LogEntry(_nanoseconds(at), stream, text.encode("utf-8", "surrogateescape"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@functools.lru_cache(maxsize=1024)  # once for each such line
+def _warn(file: str, offset: int) -> None:
+    _LOG.warning("log file %s has a damaged line at byte %d, which is left out", file, offset)
 
 
 def _nanoseconds(text: str) -> int:
     seconds, _, fraction = text.rstrip("Z").partition(".")
-    return calendar.timegm(time.strptime(seconds, "%Y-%m-%dT%H:%M:%S")) * 10**9 + int(fraction.ljust(9, "0"))
+    return _seconds(seconds) * 10**9 + int(fraction.ljust(9, "0"))
+
+
+@functools.lru_cache(maxsize=64)
+def _seconds(text: str) -> int:
+    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))

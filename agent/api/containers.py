@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from swarmd.agent.api.streams import MULTIPLEXED, RAW, answer, frame, json_line,
 from swarmd.proto.errors import Invalid
 from swarmd.runtime.checks import warnings
 from swarmd.runtime.errors import Conflict, NotFound
+from swarmd.runtime.logs import Selection
 from swarmd.runtime.model import ContainerState, Exit, LogEntry, Phase
 
 
@@ -200,24 +201,21 @@ async def logs(request: web.Request) -> web.StreamResponse:
     stdout, stderr = query.flag(request, "stdout"), query.flag(request, "stderr")
     if not (stdout or stderr):
         raise Invalid("ask for stdout, stderr or both")
-    entries = services(request).engine.logs(
-        state.id,
-        follow=query.flag(request, "follow"),
-        since=query.moment(request, "since"),
-        until=query.moment(request, "until"),
-        tail=query.tail(request),
-        stdout=stdout,
-        stderr=stderr,
-    )
-    chunks = _frames(entries, framed=not state.config.tty, timestamps=query.flag(request, "timestamps"))
+    since, until = query.moment(request, "since"), query.moment(request, "until")
+    selection = Selection(since, until, query.tail(request), stdout, stderr)
+    batches = services(request).engine.log_batches(state.id, selection, query.flag(request, "follow"))
+    chunks = _frames(batches, framed=not state.config.tty, timestamps=query.flag(request, "timestamps"))
     return await respond(request, RAW if state.config.tty else MULTIPLEXED, chunks)
 
 
-async def _frames(entries: AsyncIterator[LogEntry], *, framed: bool, timestamps: bool) -> AsyncIterator[bytes]:
-    async with aclosing(cast("Any", entries)):
-        async for entry in entries:
-            data = f"{stamp(entry.at)} ".encode() + entry.data if timestamps else entry.data
-            yield frame(entry.stream, data) if framed else data
+async def _frames(
+    batches: AsyncGenerator[Sequence[LogEntry], None], *, framed: bool, timestamps: bool
+) -> AsyncIterator[bytes]:
+    """Each line is a frame; those that can be had at once are sent at once."""
+    async with aclosing(batches):
+        async for batch in batches:
+            lines = [(e.stream, f"{stamp(e.at)} ".encode() + e.data if timestamps else e.data) for e in batch]
+            yield b"".join([frame(stream, data) for stream, data in lines] if framed else [data for _, data in lines])
 
 
 def _state(request: web.Request) -> ContainerState:

@@ -4,7 +4,7 @@ The handlers know these protocols only.  `agent/main.py` hands in the real ones,
 """
 
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,7 @@ from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import Platform
 from swarmd.runtime.images.store import ImageStore
+from swarmd.runtime.logs import Selection
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest
 from swarmd.runtime.network.values import NetworkInfo
 from swarmd.runtime.registry import Registries
@@ -106,6 +107,9 @@ class Engine(Protocol):
         stdout: bool = True,
         stderr: bool = True,
     ) -> AsyncIterator[LogEntry]: ...
+    def log_batches(
+        self, id: str, selection: Selection, follow: bool = False
+    ) -> AsyncGenerator[Sequence[LogEntry], None]: ...
     async def attach(self, id: str, connection: Connection, streams: Streams, replay: Replay | None = None) -> None: ...
     async def resize(self, id: str, height: int, width: int) -> None: ...
     def exec_create(self, id: str, command: Command, streams: Streams) -> str: ...

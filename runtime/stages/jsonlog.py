@@ -30,16 +30,18 @@ class Log:
 
     def write(self, stream: str, data: bytes) -> None:
         """Write the whole lines of data; what follows the last newline waits for more."""
-        *lines, rest = (self._rest[stream] + data).split(b"\n")
-        parts = [part for line in lines for part in _split(line + b"\n")]
-        *long, self._rest[stream] = _split(rest)
-        self._append(stream, [*parts, *long])
+        data = self._rest[stream] + data
+        now, at = timestamp(time.time_ns()), 0
+        while end := _end(data, at):
+            self._append(stream, data[at:end], now)
+            at = end
+        self._rest[stream] = data[at:]
 
     def flush(self, stream: str) -> None:
         """Write what is left of a stream that has ended without a newline."""
         rest, self._rest[stream] = self._rest[stream], b""
         if rest:
-            self._append(stream, [rest])
+            self._append(stream, rest, timestamp(time.time_ns()))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # there is nobody left to tell
@@ -47,28 +49,26 @@ class Log:
         os.close(self._fd)
         self._await_compressor()
 
-    def _append(self, stream: str, parts: list[bytes]) -> None:
-        if not parts:
-            return
-        now = timestamp(time.time_ns())
+    def _append(self, stream: str, lines: bytes, now: str) -> None:
+        """Write whole lines, or one part of a line."""
         try:
             if self._lost:
-                self._put([_entry("stderr", f"swarmd: {self._lost} lines lost: the disk refused them\n".encode(), now)])
+                self._put(_entries("stderr", f"swarmd: {self._lost} lines lost: the disk refused them\n".encode(), now))
                 self._lost = 0
-            self._put([_entry(stream, part, now) for part in parts])
+            self._put(_entries(stream, lines, now))
         except OSError:
-            self._lost += len(parts)
+            self._lost += lines.count(b"\n") or 1
 
-    def _put(self, entries: list[bytes]) -> None:
+    def _put(self, entries: bytes) -> None:
         """Write entries, as many at once as a file has room for: none grows past its size by more than one."""
-        start, size = 0, self._size
-        for number, entry in enumerate(entries):
-            if self._max_size and size >= self._max_size:
-                self._write(b"".join(entries[start:number]))
+        while entries:
+            if self._max_size and self._size >= self._max_size:
                 self._rotate()
-                start, size = number, self._size
-            size += len(entry)
-        self._write(b"".join(entries[start:]))
+            room = self._max_size - self._size
+            whole = not self._max_size or len(entries) <= room
+            fitting = len(entries) if whole else entries.index(b"\n", room - 1) + 1
+            self._write(entries[:fitting])
+            entries = entries[fitting:]
 
     def _write(self, data: bytes) -> None:
         try:
@@ -79,8 +79,10 @@ class Log:
         self._size += len(data)
 
     def _open(self) -> None:
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self._size = os.fstat(self._fd).st_size
+        if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":  # a crash has cut the last line off
+            self._write(b"\n")
 
     def _rotate(self) -> None:
         if self._max_file == 1:
@@ -152,10 +154,15 @@ def timestamp(at: int) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
 
 
-def _split(line: bytes) -> list[bytes]:
-    return [line[i : i + _LONGEST] for i in range(0, len(line), _LONGEST)] or [b""]
+def _end(data: bytes, start: int) -> int:
+    """The end of the whole lines, or else of the longest part, that begin at start; 0 when more has to come first."""
+    end = data.rfind(b"\n", start, start + _LONGEST) + 1
+    return end or (start + _LONGEST if len(data) - start > _LONGEST else 0)
 
 
-def _entry(stream: str, part: bytes, now: str) -> bytes:
-    text = encode_basestring_ascii(part.decode("utf-8", "surrogateescape"))
-    return f'{{"log":{text},"stream":"{stream}","time":"{now}"}}\n'.encode()
+def _entries(stream: str, lines: bytes, now: str) -> bytes:
+    *whole, part = lines.decode("utf-8", "surrogateescape").split("\n")
+    # The quotes that it puts around are part of these two.
+    begin, end = '{"log":"', f'","stream":"{stream}","time":"{now}"}}\n'
+    text = "".join([f"{begin}{encode_basestring_ascii(line)[1:-1]}\\n{end}" for line in whole])
+    return (f"{text}{begin}{encode_basestring_ascii(part)[1:-1]}{end}" if part else text).encode()

@@ -15,6 +15,7 @@ from swarmd.runtime import logs
 from swarmd.runtime.cgroups import files
 from swarmd.runtime.errors import RuntimeFault
 from swarmd.runtime.images.references import familiar, normalised
+from swarmd.runtime.log_files import Place
 from swarmd.runtime.network import dnswire, netlink
 from swarmd.runtime.stages import jsonlog
 from tests.fuzz.strategies import fuzz, words
@@ -108,7 +109,7 @@ def test_logs_give_back_what_was_written(tmp_path: Path, written: list[tuple[str
     for stream in ("stdout", "stderr"):
         log.flush(stream)
     log.close()
-    entries = [logs.decode(line) for line in path.read_bytes().splitlines()]
+    entries = logs.decode(path.read_bytes(), Place(str(path), 0))
     for stream in ("stdout", "stderr"):
         said = b"".join(entry.data for entry in entries if entry.stream == stream)
         assert said == b"".join(data for name, data in written if name == stream)

@@ -1,5 +1,6 @@
 """What the shim's log writer writes, the daemon's reader reads back: every byte, in order."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from swarmd.runtime.stages.jsonlog import Log
 
 
 async def read(path: Path, selection: Selection = Selection()) -> list[LogEntry]:  # noqa: B008 - frozen
-    return [entry async for entry in logs.read(path, selection, False, lambda: False)]
+    return [entry async for entry in logs.one_by_one(logs.read(path, selection, False, lambda: False))]
 
 
 @pytest.fixture
@@ -119,8 +120,89 @@ async def test_a_file_compressed_or_rotated_while_it_is_read_is_read_once(path: 
         for rotated in path.parent.glob("*.[0-9]*"):
             if rotated.suffix != ".gz" and rounds % 2:
                 jsonlog.compress(str(rotated))
-        return rounds < 40
+        return rounds < 30
 
-    found = [entry.data async for entry in logs.read(path, Selection(), True, running)]
+    found = [entry.data async for entry in logs.one_by_one(logs.read(path, Selection(), True, running))]
     log.close()
     assert found == [b"line %d\n" % number for number in range(written)]
+
+
+@pytest.mark.parametrize("tail", [0, 1, 7, 4000, 9999, 10_001])
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_the_end_is_found_from_behind(path: Path, tail: int, compressed: bool) -> None:
+    log = Log(str(path), 200_000, 100)
+    for number in range(10_000):
+        log.write("stderr" if number % 10 == 3 else "stdout", b"line %d\n" % number)
+    log.write("stdout", b"not whole yet")
+    log.close()
+    if compressed:
+        for number in range(2, len(list(path.parent.iterdir()))):
+            jsonlog.compress(f"{path}.{number}")
+    numbers = list(range(10_000))
+    assert [e.data for e in await read(path, Selection(tail=tail))] == [
+        b"line %d\n" % number for number in numbers[max(0, 10_000 - tail) :]
+    ]
+    errors = [number for number in numbers if number % 10 == 3]
+    assert [e.data for e in await read(path, Selection(tail=tail, stdout=False))] == [
+        b"line %d\n" % number for number in errors[max(0, 1000 - tail) :]
+    ]
+
+
+async def test_the_end_of_a_huge_log_is_read_without_the_rest(path: Path) -> None:
+    log = Log(str(path), 0, 1)
+    log.write("stdout", b"last\n")
+    log.close()
+    line = path.read_bytes()
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a hole: reading it would take an hour
+        file.seek(0, 2)
+        file.write(b"\n" + line)
+    assert [e.data for e in await read(path, Selection(tail=1))] == [b"last\n"]
+
+
+async def test_what_a_crash_cut_off_is_left_out_and_named_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = Log(str(path), 0, 1)
+    log.write("stdout", b"one\n")
+    log.close()
+    whole = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(b'{"log":"to')
+    log = Log(str(path), 0, 1)
+    log.write("stdout", b"three\n")
+    log.close()
+    for _ in range(2):
+        assert [e.data for e in await read(path)] == [b"one\n", b"three\n"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"log file {path} has a damaged line at byte {whole}, which is left out"
+    ]
+
+
+async def test_a_follower_is_woken_by_each_write(path: Path) -> None:
+    log = Log(str(path), 1000, 2)
+    alive = True
+    found = logs.one_by_one(logs.read(path, Selection(), True, lambda: alive))
+    for number in range(100):
+        line = asyncio.ensure_future(anext(found))
+        await asyncio.sleep(0)
+        log.write("stdout", b"line %d\n" % number)
+        assert (await asyncio.wait_for(line, 5)).data == b"line %d\n" % number
+    log.close()
+    alive = False
+    path.with_name("state.json").write_text("ended")
+    with pytest.raises(StopAsyncIteration):
+        await asyncio.wait_for(anext(found), 5)
+
+
+async def test_followers_without_a_watch_find_new_lines_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr(logs, "Changes", refuse)
+    log = Log(str(path), 0, 1)
+    found = logs.one_by_one(logs.read(path, Selection(), True, lambda: True))
+    line = asyncio.ensure_future(anext(found))
+    await asyncio.sleep(0)
+    log.write("stdout", b"late\n")
+    assert (await asyncio.wait_for(line, 5)).data == b"late\n"
+    await found.aclose()
+    log.close()

@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,7 @@ from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import Platform
 from swarmd.runtime.images.store import ImageStore
+from swarmd.runtime.logs import Selection
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest, Phase
 from swarmd.runtime.network.values import NetworkInfo
 from swarmd.runtime.registry import Registries, Settings
@@ -221,6 +222,12 @@ class FakeEngine:
         wanted = {"stdout": stdout, "stderr": stderr}
         for entry in [line for line in self.lines if wanted[line.stream]][-(tail or 0) :]:
             yield entry
+
+    async def log_batches(
+        self, id: str, selection: Selection, follow: bool = False
+    ) -> AsyncGenerator[Sequence[LogEntry], None]:
+        stdout, stderr = selection.stdout, selection.stderr
+        yield [entry async for entry in self.logs(id, tail=selection.tail, stdout=stdout, stderr=stderr)]
 
     async def attach(self, id: str, connection: Connection, streams: Streams, replay: Replay | None = None) -> None:
         """Says what was asked, then repeats the client's input until its end."""

@@ -1,7 +1,7 @@
 """What happens to an answer that fails after its beginning has been sent."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import pytest
 
@@ -20,15 +20,15 @@ async def test_an_answer_that_fails_in_the_middle_is_cut_off(
         await response.text()
     await api.engine.create(ContainerConfig(image="demo"), "one")
 
-    async def logs(*_: object, **__: object) -> AsyncIterator[LogEntry]:
-        yield LogEntry(at=NOW, stream="stdout", data=b"begun\n")
+    async def logs(*_: object) -> AsyncGenerator[Sequence[LogEntry], None]:
+        yield [LogEntry(at=NOW, stream="stdout", data=b"begun\n")]
         raise problem
 
     async def export(*_: object) -> AsyncIterator[bytes]:
         yield b"begun\n"
         raise problem
 
-    monkeypatch.setattr(api.engine, "logs", logs)
+    monkeypatch.setattr(api.engine, "log_batches", logs)
     monkeypatch.setattr(api.engine, "export", export)
     reader, writer = await asyncio.open_unix_connection(str(api.socket))
     writer.write(f"GET /{path} HTTP/1.1\r\nHost: d\r\n\r\n".encode())
