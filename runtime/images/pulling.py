@@ -3,10 +3,11 @@
 What is here already is not asked for again; two pulls of the same content fetch it once (see arrivals.py).
 """
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from typing import cast
 
-from swarmd.runtime.errors import Invalid, NotFound
+from swarmd.runtime.errors import Invalid, NotFound, RuntimeFault
 from swarmd.runtime.images.arrivals import Chunks, Progress, Report, fetch, silent
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import (
@@ -48,7 +49,24 @@ async def pull(
 
     Raises NotFound, Unauthorized, Unavailable and so on as the registry answers, Invalid for another platform's image.
     """
-    repository = registries.repository(name, credentials)
+    with named(name, "pulled"):
+        return await _pull(store, registries.repository(name, credentials), name, wanted, report)
+
+
+@contextlib.contextmanager
+def named(name: Reference, done: str) -> Iterator[None]:
+    """Have every refusal say which image it is about."""
+    try:
+        yield
+    except RuntimeFault as error:
+        if name.familiar not in str(error):
+            error.args = (f"image {name.familiar} can't be {done}: {error}",)
+        raise
+
+
+async def _pull(
+    store: ImageStore, repository: Repository, name: Reference, wanted: Platform | None, report: Report
+) -> Pulled:
     ref = name.digest or name.tag
     # A digest says more than a tag that comes with it, as in Docker.
     full = f"{name.repository}{f'@{name.digest}' if name.digest else f':{name.tag}'}"

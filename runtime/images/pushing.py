@@ -8,6 +8,7 @@ from swarmd.runtime.errors import Invalid, NotFound
 from swarmd.runtime.images.arrivals import Progress, Report, all_or_none, short, silent
 from swarmd.runtime.images.image import Image, Variant
 from swarmd.runtime.images.manifests import Descriptor, Index, Platform, is_index, parse
+from swarmd.runtime.images.pulling import named
 from swarmd.runtime.images.references import Reference
 from swarmd.runtime.images.store import ImageStore, Lease
 from swarmd.runtime.model import Struct
@@ -40,7 +41,7 @@ async def push(
     """Push what a name of the store stands for, under that name; of several platforms all, or the one wanted."""
     image = store.get(str(name))
     repository = registries.repository(name, credentials, ("pull", "push"))
-    with store.lease() as lease:
+    with named(name, "pushed"), store.lease() as lease:
         variants: Sequence[Variant] = image.of(wanted).variants[:1] if wanted else image.variants
         _hold(lease, image, variants)
         target, instead = await _target(store, repository, image, variants, wanted)

@@ -194,7 +194,8 @@ async def test_search_finds_by_the_catalogue(api: Api, plain: str) -> None:
     [
         ("{host}/nosuch:1", 404, "nosuch:1"),
         ("{host}/No:1", 400, "lower case"),
-        ("127.0.0.1:1/demo:1", 503, "127.0.0.1:1"),
+        ("127.0.0.1:1/demo:1", 503, "image 127.0.0.1:1/demo:1 can't be pulled: registry 127.0.0.1:1 refused"),
+        ("demo:1", 503, "image demo:1 can't be pulled"),
     ],
 )
 async def test_what_cannot_be_pulled_is_said_and_leaves_nothing(
