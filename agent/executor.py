@@ -7,12 +7,22 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from swarmd.agent.controller import Observed, Refused, Stage, Temporary
 from swarmd.agent.task_config import SERVICE_ID, TASK_ID, TASK_NAME, container_config, container_name
 from swarmd.proto.objects_pb2 import Task
 from swarmd.runtime.engine import Engine
-from swarmd.runtime.errors import Conflict, Exhausted, Invalid, NotFound, PortInUse, StartError, Unsupported
+from swarmd.runtime.errors import (
+    Conflict,
+    Exhausted,
+    Invalid,
+    NotFound,
+    PortInUse,
+    StartError,
+    Unavailable,
+    Unsupported,
+)
 from swarmd.runtime.model import ContainerState, HealthState, Phase
 
 KEPT = 5  # ended containers of a slot, for their logs
@@ -24,10 +34,17 @@ _RUNNING_STAGES = {
 }
 
 
+class Images(Protocol):
+    async def get(self, ref: str) -> object:
+        """Have an image here; NotFound in a sentence when it is to be had nowhere, Unavailable when nobody says."""
+        ...
+
+
 class Executor:
-    def __init__(self, engine: Engine, hostname: str) -> None:
+    def __init__(self, engine: Engine, hostname: str, images: Images) -> None:
         self.engine = engine
         self.hostname = hostname
+        self.images = images
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     async def run(self) -> None:
@@ -100,16 +117,12 @@ class TaskController:
 
     async def prepare(self) -> None:
         try:
+            await self._executor.images.get(self._task.spec.container.image)
             own_ids = await self._engine.gives_own_ids()
             await self._engine.create(container_config(self._task, self._executor.hostname, own_ids), self._name)
-        except NotFound:
-            raise Refused(
-                f"image {self._task.spec.container.image} is not on node {self._executor.hostname}: "
-                "import or load it there"
-            ) from None
-        except (Invalid, Unsupported) as error:
+        except (NotFound, Invalid, Unsupported) as error:
             raise Refused(str(error)) from None
-        except Exhausted as error:
+        except (Exhausted, Unavailable) as error:
             raise Temporary(str(error)) from None
 
     async def start(self) -> None:

@@ -1,4 +1,4 @@
-"""Everything a node runs while it is a member: the agent, its log service, renewal, and a manager while it is one.
+"""Everything a node runs while it is a member: the agent and its services, renewal, and a manager while it is one.
 
 The parts are tasks of one scope.  What managers say of this node (`NodeInfo`) is only noted; `_follow_role` reacts:
 
@@ -83,6 +83,7 @@ class Member:
         self._agent = ClusterAgent(
             self._engine,
             node_id=self._identity.node_id,
+            cluster_id=self._identity.cluster_id,
             state_dir=self._files.directory,
             channel_credentials=lambda: channel_credentials(self._files.credentials()),
             managers=self._managers(),
@@ -102,7 +103,7 @@ class Member:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(agent.run())
-                group.create_task(self._serve_logs(agent))
+                group.create_task(self._serve_nodes(agent))
                 group.create_task(self._run_manager())
                 group.create_task(self._follow_role())
                 group.create_task(self._renew_in_time())
@@ -238,12 +239,12 @@ class Member:
     def _note_problem(self, problem: str) -> None:
         self.problem = problem
 
-    # ------------------------------------------------------------ logs
+    # ------------------------------------------------------------ for other nodes
 
-    async def _serve_logs(self, agent: ClusterAgent) -> None:
-        """The agent's own port: managers ask here for the logs of tasks."""
+    async def _serve_nodes(self, agent: ClusterAgent) -> None:
+        """The agent's own port: managers ask here for the logs of tasks, all nodes for content."""
         server = aio.server(options=SERVER_OPTIONS)
-        agent.add_log_service(server)
+        agent.add_services(server)
         address = f"{self.settings.address}:{AGENT_PORT}"
         try:
             server.add_secure_port(address, server_credentials(self._files.credentials))

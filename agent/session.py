@@ -6,7 +6,7 @@ A broken stream is resumed with another manager, at once the first time.  What w
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -18,7 +18,7 @@ from swarmd.proto import dispatcher_pb2 as pb
 from swarmd.proto import dispatcher_pb2_grpc
 from swarmd.proto.backoff import Backoff
 from swarmd.proto.errors import Unavailable
-from swarmd.proto.objects_pb2 import NodeDescription
+from swarmd.proto.objects_pb2 import Holdings, NodeDescription
 from swarmd.proto.tls import channel_options
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ JITTER = 0.1  # of the heartbeat period
 FAREWELL = 3.0  # s, to tell any manager that this node has left
 
 Tell = Callable[[pb.Assignments, Callable[[int], None]], None]
+HeldAfter = Callable[[Holdings | None], Awaitable[Holdings]]
 
 
 class Session:
@@ -40,14 +41,16 @@ class Session:
         reporter: Reporter,
         tell: Tell,
         on_node_info: Callable[[pb.NodeInfo], None],
+        held_after: HeldAfter | None = None,
     ) -> None:
-        """credentials None: without TLS, for tests on loopback."""
+        """credentials None: without TLS, for tests on loopback; held_after: the images here, once they are others."""
         self._managers = [peer.addr for peer in managers]
         self._credentials = credentials
         self._describe = describe
         self._reporter = reporter
         self._tell = tell
         self._on_node_info = on_node_info
+        self._held_after = held_after
         self._rng = random.Random()
         self._welcomed_at: float | None = None
 
@@ -86,6 +89,10 @@ class Session:
                         log.info("manager %s was not told that this node leaves: %s", address, error.details())
         except TimeoutError:
             log.info("no manager was told in time that this node leaves")
+
+    def managers(self) -> Sequence[str]:
+        """host:port of each that is known."""
+        return self._managers
 
     def _held(self) -> float | None:
         """Seconds since the manager said welcome; None if it did not."""
@@ -138,6 +145,8 @@ class _Conversation:
             group.create_task(self._say_statuses())
             group.create_task(self._say_applied())
             group.create_task(self._listen())
+            if self._session._held_after:
+                group.create_task(self._say_holdings(self._session._held_after))
 
     async def _listen(self) -> None:
         while (message := await self._stream.read()) is not EOF:
@@ -164,6 +173,12 @@ class _Conversation:
     async def _say_statuses(self) -> None:
         while True:
             await self._send(pb.AgentMessage(statuses=await self._session._reporter.next()))
+
+    async def _say_holdings(self, held_after: HeldAfter) -> None:
+        told: Holdings | None = None
+        while True:
+            told = await held_after(told)
+            await self._send(pb.AgentMessage(holdings=told))
 
     async def _say_applied(self) -> None:
         while True:

@@ -38,6 +38,7 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     KIND_SECRET: _Kind.ValueType  # 6
     KIND_CONFIG: _Kind.ValueType  # 7
     KIND_VOLUME: _Kind.ValueType  # 8
+    KIND_HOLDINGS: _Kind.ValueType  # 9
 
 class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
 
@@ -50,6 +51,7 @@ KIND_NETWORK: Kind.ValueType  # 5
 KIND_SECRET: Kind.ValueType  # 6
 KIND_CONFIG: Kind.ValueType  # 7
 KIND_VOLUME: Kind.ValueType  # 8
+KIND_HOLDINGS: Kind.ValueType  # 9
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 class _LogStream:

@@ -44,6 +44,11 @@ class DispatcherStub:
                 request_serializer=swarmd_dot_proto_dot_dispatcher__pb2.GoodbyeRequest.SerializeToString,
                 response_deserializer=swarmd_dot_proto_dot_dispatcher__pb2.GoodbyeResponse.FromString,
                 _registered_method=True)
+        self.Holders = channel.unary_unary(
+                '/swarmd.Dispatcher/Holders',
+                request_serializer=swarmd_dot_proto_dot_dispatcher__pb2.HoldersRequest.SerializeToString,
+                response_deserializer=swarmd_dot_proto_dot_dispatcher__pb2.HoldersResponse.FromString,
+                _registered_method=True)
 
 
 class DispatcherServicer:
@@ -61,6 +66,13 @@ class DispatcherServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Holders(self, request, context):
+        """Who has an image, or is receiving it: by its digest if one is given, else by its name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DispatcherServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -73,6 +85,11 @@ def add_DispatcherServicer_to_server(servicer, server):
                     servicer.Goodbye,
                     request_deserializer=swarmd_dot_proto_dot_dispatcher__pb2.GoodbyeRequest.FromString,
                     response_serializer=swarmd_dot_proto_dot_dispatcher__pb2.GoodbyeResponse.SerializeToString,
+            ),
+            'Holders': grpc.unary_unary_rpc_method_handler(
+                    servicer.Holders,
+                    request_deserializer=swarmd_dot_proto_dot_dispatcher__pb2.HoldersRequest.FromString,
+                    response_serializer=swarmd_dot_proto_dot_dispatcher__pb2.HoldersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -129,6 +146,33 @@ class Dispatcher:
             '/swarmd.Dispatcher/Goodbye',
             swarmd_dot_proto_dot_dispatcher__pb2.GoodbyeRequest.SerializeToString,
             swarmd_dot_proto_dot_dispatcher__pb2.GoodbyeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Holders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmd.Dispatcher/Holders',
+            swarmd_dot_proto_dot_dispatcher__pb2.HoldersRequest.SerializeToString,
+            swarmd_dot_proto_dot_dispatcher__pb2.HoldersResponse.FromString,
             options,
             channel_credentials,
             insecure,

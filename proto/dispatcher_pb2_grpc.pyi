@@ -47,12 +47,16 @@ class DispatcherStub:
     def __new__(cls, channel: _aio.Channel) -> DispatcherAsyncStub: ...
     Session: _grpc.StreamStreamMultiCallable[_dispatcher_pb2.AgentMessage, _dispatcher_pb2.ManagerMessage]
     Goodbye: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.GoodbyeRequest, _dispatcher_pb2.GoodbyeResponse]
+    Holders: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.HoldersRequest, _dispatcher_pb2.HoldersResponse]
+    """Who has an image, or is receiving it: by its digest if one is given, else by its name."""
 
 @_typing.type_check_only
 class DispatcherAsyncStub(DispatcherStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Session: _aio.StreamStreamMultiCallable[_dispatcher_pb2.AgentMessage, _dispatcher_pb2.ManagerMessage]  # type: ignore[assignment]
     Goodbye: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.GoodbyeRequest, _dispatcher_pb2.GoodbyeResponse]  # type: ignore[assignment]
+    Holders: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.HoldersRequest, _dispatcher_pb2.HoldersResponse]  # type: ignore[assignment]
+    """Who has an image, or is receiving it: by its digest if one is given, else by its name."""
 
 class DispatcherServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -68,5 +72,13 @@ class DispatcherServicer(metaclass=_abc_1.ABCMeta):
         request: _dispatcher_pb2.GoodbyeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dispatcher_pb2.GoodbyeResponse, _abc.Awaitable[_dispatcher_pb2.GoodbyeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Holders(
+        self,
+        request: _dispatcher_pb2.HoldersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dispatcher_pb2.HoldersResponse, _abc.Awaitable[_dispatcher_pb2.HoldersResponse]]:
+        """Who has an image, or is receiving it: by its digest if one is given, else by its name."""
 
 def add_DispatcherServicer_to_server(servicer: DispatcherServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -2536,6 +2536,92 @@ class Cluster(_message.Message):
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
 
 @_typing.final
+class HeldImage(_message.Message):
+    """---------------------------------------------------------------- images
+
+    An image on a node. Its digest is that of the manifest or index that its names stand for.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    TARGET_SIZE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    UPDATED_FIELD_NUMBER: _builtins.int
+    COMING_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    media_type: _builtins.str
+    target_size: _builtins.int
+    """bytes of that manifest or index"""
+    size: _builtins.int
+    """bytes on the node's disk; what is coming has none yet"""
+    updated: _builtins.int
+    """ns since the epoch, when it came or got a name"""
+    coming: _builtins.bool
+    """not all of it is there yet"""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """in full"""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+        target_size: _builtins.int = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        size: _builtins.int = ...,
+        updated: _builtins.int = ...,
+        coming: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coming", b"coming", "digest", b"digest", "media_type", b"media_type", "names", b"names", "size", b"size", "target_size", b"target_size", "updated", b"updated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldImage: _TypeAlias = HeldImage  # noqa: Y015
+
+@_typing.final
+class Holdings(_message.Message):
+    """What a node holds, newest first; the id is the node's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    @_builtins.property
+    def version(self) -> Global___Version: ...
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldImage]: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        version: Global___Version | None = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+        images: _abc.Iterable[Global___HeldImage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "id", b"id", "images", b"images", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Holdings: _TypeAlias = Holdings  # noqa: Y015
+
+@_typing.final
 class Object(_message.Message):
     """---------------------------------------------------------------- any object"""
 
@@ -2549,6 +2635,7 @@ class Object(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
+    HOLDINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def cluster(self) -> Global___Cluster: ...
     @_builtins.property
@@ -2565,6 +2652,8 @@ class Object(_message.Message):
     def config(self) -> Global___Config: ...
     @_builtins.property
     def volume(self) -> Global___Volume: ...
+    @_builtins.property
+    def holdings(self) -> Global___Holdings: ...
     def __init__(
         self,
         *,
@@ -2576,12 +2665,13 @@ class Object(_message.Message):
         secret: Global___Secret | None = ...,
         config: Global___Config | None = ...,
         volume: Global___Volume | None = ...,
+        holdings: Global___Holdings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "config", b"config", "network", b"network", "node", b"node", "of", b"of", "secret", b"secret", "service", b"service", "task", b"task", "volume", b"volume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "config", b"config", "holdings", b"holdings", "network", b"network", "node", b"node", "of", b"of", "secret", b"secret", "service", b"service", "task", b"task", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "config", b"config", "network", b"network", "node", b"node", "of", b"of", "secret", b"secret", "service", b"service", "task", b"task", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "config", b"config", "holdings", b"holdings", "network", b"network", "node", b"node", "of", b"of", "secret", b"secret", "service", b"service", "task", b"task", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_of: _TypeAlias = _typing.Literal["cluster", "node", "service", "task", "network", "secret", "config", "volume"]  # noqa: Y015
+    _WhichOneofReturnType_of: _TypeAlias = _typing.Literal["cluster", "node", "service", "task", "network", "secret", "config", "volume", "holdings"]  # noqa: Y015
     _WhichOneofArgType_of: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_of) -> _WhichOneofReturnType_of | None: ...
 

@@ -8,7 +8,7 @@ from swarmd.manager.control import clusters, networks, nodes, services
 from swarmd.manager.store.interface import Tx
 from swarmd.proto import control_pb2 as pb
 from swarmd.proto.errors import Invalid
-from swarmd.proto.objects_pb2 import Cluster, Network, Node, Object, Service, Task
+from swarmd.proto.objects_pb2 import Cluster, Holdings, Network, Node, Object, Service, Task
 
 Create = Callable[[Tx, Any, str, int], Any]  # the object, a new id, now
 Update = Callable[[Tx, Any, bool, int], Any]  # the object, rollback, now
@@ -37,6 +37,7 @@ KINDS: Mapping[int, Kind] = {
     pb.KIND_SERVICE: Kind(Service, services.create, services.update, services.remove),
     pb.KIND_TASK: Kind(Task),
     pb.KIND_NETWORK: Kind(Network, networks.create, remove=networks.remove),
+    pb.KIND_HOLDINGS: Kind(Holdings),
 }
 BY_NOUN = {kind.noun: kind for kind in KINDS.values()}
 

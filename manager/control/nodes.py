@@ -13,6 +13,7 @@ from swarmd.proto.objects_pb2 import (
     NODE_STATE_DOWN,
     NODE_STATE_UNKNOWN,
     REACHABILITY_REACHABLE,
+    Holdings,
     Node,
     NodeAvailability,
     NodeRole,
@@ -49,6 +50,8 @@ def remove(tx: Tx, ref: str, force: bool) -> str:
             f"node {_called(node)} is not down: let it leave with 'swarmctl swarm leave' there, or use --force"
         )
     tx.delete(node)
+    if holdings := tx.get(Holdings, node.id):
+        tx.delete(holdings)
     return node.id
 
 

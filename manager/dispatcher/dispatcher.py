@@ -13,6 +13,7 @@ import grpc
 
 from swarmd.manager.dispatcher.attendance import Attendance, removed
 from swarmd.manager.dispatcher.board import Board, Feed
+from swarmd.manager.dispatcher.holdings import holders, note
 from swarmd.manager.dispatcher.session import AgentSession
 from swarmd.manager.dispatcher.statuses import StatusCollector
 from swarmd.manager.store.interface import Commit, Store, View
@@ -23,6 +24,8 @@ from swarmd.proto.dispatcher_pb2 import (
     GoodbyeRequest,
     GoodbyeResponse,
     Hello,
+    HoldersRequest,
+    HoldersResponse,
     ManagerMessage,
     ManagerPeer,
     NodeInfo,
@@ -116,6 +119,10 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         await self._attendance.depart(self._peer_identity(context).node_id)
         return GoodbyeResponse()
 
+    async def Holders(self, request: HoldersRequest, context: Any) -> HoldersResponse:
+        self._peer_identity(context)
+        return HoldersResponse(holders=holders(self._store.view(), request.name, request.digest))
+
     def _serving(self) -> tuple[Board, asyncio.TaskGroup]:
         if self._running is None:
             raise Unavailable("this manager does not take sessions just now: choose another")
@@ -136,6 +143,8 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
                         self._statuses.add(session, message.statuses)
                     case "description":
                         await self._attendance.describe(session.node_id, message.description)
+                    case "holdings":
+                        await note(self._store, session.node_id, message.holdings)
         except SwarmdError as error:
             session.end(error)
         except (grpc.RpcError, grpc.aio.BaseError) as error:

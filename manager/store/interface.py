@@ -14,9 +14,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from swarmd.proto.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, Task, Volume
+from swarmd.proto.objects_pb2 import Cluster, Config, Holdings, Network, Node, Secret, Service, Task, Volume
 
-AnyObject = Cluster | Node | Service | Task | Network | Secret | Config | Volume
+AnyObject = Cluster | Node | Service | Task | Network | Secret | Config | Volume | Holdings
 T = TypeVar("T", bound=AnyObject)
 R = TypeVar("R")
 I = TypeVar("I")  # noqa: E741

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from swarmd.manager.store.interface import AnyObject, T
-from swarmd.proto.objects_pb2 import Cluster, Config, Network, Node, Secret, Service, Task, Volume
+from swarmd.proto.objects_pb2 import Cluster, Config, Holdings, Network, Node, Secret, Service, Task, Volume
 
 Kind = type[AnyObject]
 Key = tuple[Kind, str]  # kind, id
 
-KINDS: tuple[Kind, ...] = (Cluster, Node, Service, Task, Network, Secret, Config, Volume)
+KINDS: tuple[Kind, ...] = (Cluster, Node, Service, Task, Network, Secret, Config, Volume, Holdings)
 UNIQUELY_NAMED: frozenset[Kind] = frozenset((Service, Network, Secret, Config, Volume))
 
 
@@ -24,7 +24,7 @@ def key_of(obj: AnyObject) -> Key:
 def name_of(obj: AnyObject) -> str:
     if isinstance(obj, Node):
         return obj.description.hostname
-    return "" if isinstance(obj, Task) else obj.spec.name
+    return "" if isinstance(obj, Task | Holdings) else obj.spec.name
 
 
 def version_of(obj: AnyObject | None) -> int:

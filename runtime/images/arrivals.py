@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.blobs import digest_of, matches
+from swarmd.runtime.images.coming import Coming
 from swarmd.runtime.images.image import check_layers
 from swarmd.runtime.images.manifests import (
     DOCKER_CONFIG,
@@ -163,21 +164,23 @@ async def layer(
         if has_blob and has_files:
             report(Progress(id=id, status="Already exists"))
             return
-        if has_blob:
-            arrival = await _unpacked(store, store.blobs.path(descriptor.digest), report, id)
-        elif has_files:
-            arrival = await _measured(store, _counted(blob(descriptor), descriptor, report))
-        else:
-            arrival = await receive(store, _counted(blob(descriptor), descriptor, report), report, id)
-        try:
-            if (arrival.digest, arrival.size) != (descriptor.digest, descriptor.size):
-                wanted = f"{descriptor.digest} of {descriptor.size} bytes"
-                raise Invalid(f"{what} is damaged: layer {wanted} came as {arrival.digest} of {arrival.size} bytes")
-            if arrival.diff_id != diff_id:
-                raise Invalid(f"{what} is damaged: layer {descriptor.digest} holds {arrival.diff_id}, not {diff_id}")
-            arrival.adopt(store)
-        finally:
-            await in_thread(arrival.remove)
+        with store.arriving.receiving(descriptor.digest) as coming:
+            if has_blob:
+                arrival = await _unpacked(store, store.blobs.path(descriptor.digest), report, id)
+            elif has_files:
+                arrival = await _measured(store, _counted(blob(descriptor), descriptor, report), coming)
+            else:
+                arrival = await receive(store, _counted(blob(descriptor), descriptor, report), report, id, coming)
+            try:
+                if (arrival.digest, arrival.size) != (descriptor.digest, descriptor.size):
+                    wanted = f"{descriptor.digest} of {descriptor.size} bytes"
+                    raise Invalid(f"{what} is damaged: layer {wanted} came as {arrival.digest} of {arrival.size} bytes")
+                if arrival.diff_id != diff_id:
+                    holds = f"layer {descriptor.digest} holds {arrival.diff_id}, not {diff_id}"
+                    raise Invalid(f"{what} is damaged: {holds}")
+                arrival.adopt(store)
+            finally:
+                await in_thread(arrival.remove)
         report(Progress(id=id, status="Pull complete"))
 
 
@@ -209,13 +212,15 @@ def _remove(file: Path | None, making: Path | None) -> None:
         remove(making)
 
 
-async def receive(store: ImageStore, chunks: Chunks, report: Report = silent, id: str = "") -> Arrival:
-    """Write a layer as it comes, and unpack it meanwhile."""
+async def receive(
+    store: ImageStore, chunks: Chunks, report: Report = silent, id: str = "", coming: Coming | None = None
+) -> Arrival:
+    """Write a layer as it comes, and unpack it meanwhile; coming: for others who read it meanwhile too."""
     file, making, growth = store.blobs.temporary(), store.layers.prepare(), Growth()
     file.touch()
     unpacking = asyncio.ensure_future(store.workers.unpack(file, making / "tree", growth.sizes()))
     try:
-        await _write(chunks, file, growth, unpacking)
+        await _write(chunks, file, coming, growth, unpacking)
         growth.end()
         report(Progress(id=id, status="Download complete"))
         report(Progress(id=id, status="Extracting"))
@@ -228,13 +233,21 @@ async def receive(store: ImageStore, chunks: Chunks, report: Report = silent, id
 
 
 async def _write(
-    chunks: Chunks, file: Path, growth: Growth | None = None, reader: "asyncio.Future[Unpacked] | None" = None
+    chunks: Chunks,
+    file: Path,
+    coming: Coming | None = None,
+    growth: Growth | None = None,
+    reader: "asyncio.Future[Unpacked] | None" = None,
 ) -> None:
     """reader: one that gives up ends this too, with its error."""
     async with aclosing(chunks):
         with file.open("wb", buffering=0) as out:
+            if coming:
+                coming.begin(file)
             async for chunk in chunks:
                 await in_thread(partial(_write_all, out, chunk))
+                if coming:
+                    coming.more(len(chunk))
                 if growth:
                     growth.more(len(chunk))
                 if reader and reader.done():
@@ -257,10 +270,10 @@ async def _unpacked(store: ImageStore, blob: Path, report: Report, id: str) -> A
         raise
 
 
-async def _measured(store: ImageStore, chunks: Chunks) -> Arrival:
+async def _measured(store: ImageStore, chunks: Chunks, coming: Coming) -> Arrival:
     file = store.blobs.temporary()
     try:
-        await _write(chunks, file)
+        await _write(chunks, file, coming)
         return Arrival(file, None, await store.workers.measure(file))
     except BaseException:
         file.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from swarmd.runtime.errors import Conflict, Invalid, NotFound, RuntimeFault
 from swarmd.runtime.images import image as images
 from swarmd.runtime.images import names
 from swarmd.runtime.images.blobs import Blobs
+from swarmd.runtime.images.coming import Arriving
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.layers import Layers
 from swarmd.runtime.images.manifests import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest
@@ -56,9 +57,11 @@ class ImageStore:
         self.blobs = Blobs(root)
         self.layers = Layers(root, self.blobs)
         self.workers = Workers()
+        self.arriving = Arriving()
         (root / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
         self._changing = asyncio.Lock()
         self._leases: list[Lease] = []
+        self._watchers: list[Callable[[], None]] = []
         self._needed: list[Callable[[], Iterable[Lease]]] = []
         self._entries = names.read(root)
         self._images: dict[str, Image] = {}
@@ -202,7 +205,17 @@ class ImageStore:
             self._discard(manifests, ())
             self._read(self._entries[image.id])
             self.sweep()
+            self._tell()
             return self._images[image.id]
+
+    @contextmanager
+    def watched(self, changed: Callable[[], None]) -> Iterator[None]:
+        """Call it whenever there are other images, or other names."""
+        self._watchers.append(changed)
+        try:
+            yield
+        finally:
+            self._watchers.remove(changed)
 
     def sweep(self) -> None:
         """Remove all content that nothing needs; what can't be seen any more is deleted in the background."""
@@ -242,6 +255,11 @@ class ImageStore:
             known = self._images.get(id)
             if known is None or (known.refs, known.updated) != (entry.refs, entry.updated):
                 self._read(entry)
+        self._tell()
+
+    def _tell(self) -> None:
+        for changed in self._watchers:
+            changed()
 
     def _read(self, entry: names.Entry) -> None:
         try:

@@ -12,6 +12,13 @@ from swarmd.runtime.engine import Engine
 from swarmd.runtime.model import ContainerConfig, ContainerState, Exit, Phase
 
 
+class Images:
+    """Every image is here."""
+
+    async def get(self, ref: str) -> object:
+        return ref
+
+
 class Engines:
     """An engine that has these containers."""
 
@@ -48,7 +55,7 @@ def ended(service_id: str, name: str, slot: int, number: int) -> ContainerState:
 @pytest.mark.parametrize("name", ["web", "web.2"])
 async def test_the_newest_of_each_slot_are_kept_also_of_a_service_that_had_the_name_before(name: str) -> None:
     engine = Engines([ended(id, name, slot, n) for id in ("old", "new") for slot in (1, 2) for n in range(KEPT + 2)])
-    await Executor(cast("Engine", engine), "host1").prune(())
+    await Executor(cast("Engine", engine), "host1", Images()).prune(())
     kept = {f"{id}-{slot}-{n}" for id in ("old", "new") for slot in (1, 2) for n in range(2, KEPT + 2)}
     assert {state.id for state in engine.list()} == kept
 
@@ -57,4 +64,4 @@ async def test_a_task_without_an_address_on_its_network_is_refused_before_anythi
     engine = Engines([])
     task = Task(id="t1", service_name="web", slot=1, networks=[NetworkAttachment(network_id="n", network_name="back")])
     with pytest.raises(Refused, match="no address on network back"):
-        await Executor(cast("Engine", engine), "host1").controller(task).prepare()
+        await Executor(cast("Engine", engine), "host1", Images()).controller(task).prepare()

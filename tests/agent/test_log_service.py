@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from swarmd.agent.executor import Executor
+from swarmd.agent.executor import Executor, Images
 from swarmd.agent.log_service import LogService
 from swarmd.agent.task_config import SERVICE_ID, TASK_ID
 from swarmd.proto import control_pb2 as pb
@@ -37,7 +37,7 @@ def _container(task_id: str) -> ContainerState:
 
 
 async def answers(engine: Logs, *task_ids: str) -> list[pb.LogEntry]:
-    service = LogService(Executor(cast("Engine", engine), "host1"), "n1", SystemClock())
+    service = LogService(Executor(cast("Engine", engine), "host1", cast("Images", None)), "n1", SystemClock())
     request = pb.LogsRequest(task_ids=task_ids, stdout=True, stderr=True)
     return [entry async for batch in service.batches(request) for entry in batch.entries]
 

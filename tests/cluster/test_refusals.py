@@ -91,7 +91,7 @@ def test_tasks_that_fit_nowhere_say_why_in_counts(cluster: Cluster) -> None:
 
 def test_a_missing_image_is_told_and_tried_ever_more_rarely(cluster: Cluster) -> None:
     cluster.swarmctl("service", "create", "--name", "ghost", "--detach", "--restart-delay", "1s", "nosuchimage")
-    said = "image nosuchimage is not on node host"
+    said = "image nosuchimage:latest is on no node of the cluster, and"
     wait_for(lambda: said in shown(cluster, "ghost"), "reason in service ps")
     wait_for(lambda: len(cluster.tasks("ghost")) >= 3, "second replacement")
     first, _, third, *_ = sorted(datetime.fromisoformat(task["CreatedAt"]) for task in cluster.tasks("ghost"))
@@ -106,7 +106,7 @@ def test_an_update_to_a_missing_image_stops_and_the_way_back_works(cluster: Clus
     update = cluster.run("service", "update", "--image", "nosuchimage", "web")
     assert update.returncode != 0
     assert "paused" in update.stderr
-    assert "image nosuchimage is not on node host" in shown(cluster, "web")
+    assert "image nosuchimage:latest is on no node of the cluster, and" in shown(cluster, "web")
     assert len(cluster.running("web")) == 2, "the others are left alone"
     assert cluster.get("host1", 8087)
     cluster.swarmctl("service", "update", "--image", "demo", "web")

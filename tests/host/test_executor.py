@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from swarmd.proto.task_states import (
     STARTING,
 )
 from swarmd.runtime.errors import NotFound
+from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import Phase
 from tests.host.engine_host import add_image, engine_in, leftovers, remove_parents, until
 from tests.run import RUN
@@ -82,13 +85,21 @@ async def root(tmp_path: Path) -> AsyncIterator[Path]:
     shutil.rmtree(tmp_path)
 
 
+@dataclass(frozen=True)
+class LocalImages:
+    store: ImageStore
+
+    async def get(self, ref: str) -> Image:
+        return self.store.get(ref)
+
+
 @asynccontextmanager
 async def node_in(root: Path) -> AsyncIterator[Node]:
     """Open it again on the same root to restart swarmd."""
     async with engine_in(root, PARENT) as engine:
         if not engine.images.list():
             await add_image(engine.images)
-        executor = Executor(engine, "host1")
+        executor = Executor(engine, "host1", LocalImages(engine.images))
         async with asyncio.TaskGroup() as group:
             node = Node(executor, group)
             node.running.append(group.create_task(executor.run()))
@@ -179,7 +190,7 @@ async def test_a_task_is_shut_down_when_wanted_and_lets_its_program_finish(root:
 @pytest.mark.parametrize(
     ("container", "sentence"),
     [
-        ({"image": "nosuch"}, "image nosuch is not on node host1: import or load it there"),
+        ({"image": "nosuch"}, "No such image: nosuch: pull, load, import or build it first"),
         ({"capability_add": ["FLY"]}, "capability CAP_FLY"),
         ({"env": ["A={{.Nothing}}"]}, "unknown template {{.Nothing}}"),
     ],
