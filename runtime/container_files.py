@@ -106,13 +106,28 @@ async def export(spawner: Spawner, place: Place) -> AsyncIterator[bytes]:
             yield piece
 
 
+async def export_layers(spawner: Spawner, directory: Path, layers: Sequence[Path]) -> AsyncIterator[bytes]:
+    """The archive of all files of layers, lowest first. directory: of the caller's, with upper, work and rootfs."""
+    request = {
+        "op": "archive",
+        "action": "export",
+        "directory": str(directory),
+        "lower": [str(layer) for layer in reversed(layers)],
+    }
+    async with aclosing(_reading(spawner, request, None, stat_first=False)) as pieces:
+        async for piece in pieces:
+            assert isinstance(piece, bytes)
+            yield piece
+
+
 async def _reading(
-    spawner: Spawner, request: dict[str, Any], place: Place, stat_first: bool = True
+    spawner: Spawner, request: dict[str, Any], place: Place | None, stat_first: bool = True
 ) -> AsyncGenerator[Found | bytes, None]:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     try:
-        asking = asyncio.create_task(asked(spawner, request, _descriptors(place, writer)))
+        given = _descriptors(place, writer) if place else [writer]
+        asking = asyncio.create_task(asked(spawner, request, given))
         await asyncio.sleep(0)  # the request is sent: the writer is the other process's alone from here
         os.close(writer)
         head = b""

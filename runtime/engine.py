@@ -96,8 +96,8 @@ class Engine:
         name = name.removeprefix("/") or names.unused({c.state.name for c in self._containers.values()})
         self._check_name(name)
         now = time.time_ns()
-        # By its manifest: other platforms of the image may come later.
-        image_id = image.variant.manifest.digest
+        # By its manifest: other platforms of the image may come later. What a build lends has none.
+        image_id = image.variant.manifest.digest if image.variants else image.id
         state = ContainerState(id=id, name=name, config=config, image_id=image_id, phase=Phase.CREATED, created=now)
         container = Container(Directory(self._root / id), Record(state=state), self._host, self._peer)
         container.directory.make(container.record)

@@ -34,8 +34,8 @@ def target_of(text: str, name: str, is_directory: bool, *, contents: bool) -> Pa
     return target
 
 
-def unpack(content: Any, target: Path, *, keep_owners: bool) -> None:
-    """The archive's one root becomes `target`, whatever the archive calls it."""
+def unpack(content: Any, target: Path, *, keep_owners: bool, whole: bool = False) -> None:
+    """The archive's one root becomes `target`, whatever the archive calls it; whole: its names are below `target`."""
     try:
         with tarfile.open(fileobj=content, mode="r|") as tar:
             root = os.path.realpath(target)
@@ -44,8 +44,11 @@ def unpack(content: Any, target: Path, *, keep_owners: bool) -> None:
                 _, _, inner = entry.name.removeprefix("./").strip("/").partition("/")
                 if entry.name.strip("/").startswith("./") or entry.name in (".", "./"):
                     inner = entry.name.strip("/").removeprefix(".").strip("/")
+                inner = entry.name.strip("/") if whole else inner
                 _check(entry.name, root, inner)
-                if entry.islnk():  # names in the archive begin with its root
+                if entry.islnk() and whole:
+                    _check(entry.linkname, root, entry.linkname)
+                elif entry.islnk():  # names in the archive begin with its root
                     _, _, entry.linkname = entry.linkname.strip("/").partition("/")
                     _check(entry.linkname, root, entry.linkname)
                 if not keep_owners:

@@ -102,6 +102,10 @@ class Client:
         """POST, and read the answer as it comes; it has begun, so the daemon listens."""
         return self._send("POST", path, query, None, headers)
 
+    def send(self, path: str, body: http.Body, headers: Mapping[str, str], /, **query: object) -> http.Response:
+        """POST what `headers` tell about, and read the answer as it comes."""
+        return self._send("POST", path, query, body, headers)
+
     def hijack(self, path: str, body: object = None, /, **query: object) -> http.Response:
         """POST, and have the connection itself from then on: `sock` to write to, `reader` to read from."""
         content = None if body is None else dumps(body).encode()

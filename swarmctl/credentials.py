@@ -15,6 +15,7 @@ from swarmd.swarmctl.references import HUB, domain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 HUB_KEY = "https://index.docker.io/v1/"
@@ -59,6 +60,13 @@ class Logins:
         """Of a request that concerns an image's registry; none without a login there."""
         login = self.get(domain(image))
         return {"X-Registry-Auth": encoded(login)} if login else {}
+
+    def of_all(self) -> dict[str, str]:
+        """Of a request that may concern any registry: a build, whose base images only the daemon knows."""
+        config = self._read()
+        keys = {key_of(name) for name in (*(config.get("auths") or {}), *(config.get("credHelpers") or {}))}
+        found = {key: login for key in sorted(keys) if (login := self.get(key))}
+        return {"X-Registry-Config": encoded(found)} if found else {}
 
     def put(self, server: str, login: dict[str, str]) -> str:
         """Keep it; return where."""
@@ -120,7 +128,7 @@ class Logins:
             raise Refusal(f"{self.path} cannot be written: {(problem.strerror or '').lower()}") from None
 
 
-def encoded(login: dict[str, str]) -> str:
+def encoded(login: Mapping[str, object]) -> str:
     """As a header: base64url of JSON."""
     return _base64(dumps(login)).replace("+", "-").replace("/", "_")
 

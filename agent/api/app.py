@@ -92,6 +92,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/swarmd/manifests/{name:.+}", manifests.inspect),
     ("POST", "/swarmd/manifests/{name:.+}", manifests.push),
     ("POST", "/build", builds.build),
+    ("GET", "/swarmd/images/{name:.+}/rootfs", builds.rootfs),
     ("POST", "/build/prune", builds.prune),
     ("POST", "/auth", registry.login),
     ("GET", "/distribution/{name:.+}/json", registry.distribution),

@@ -1,14 +1,16 @@
 """POST /build as Docker's clients use it; swarmctl asks the same with more.
 
 A body of the type below begins with a line of JSON, which says what a query should not (secrets) or Docker's has no
-word for, and goes on with the context.  With progress=events the answer tells of each step, instead of its text.
+word for, and goes on with the context.  Its `dockerfile` is the text of one that the context need not have; `check`
+has it only read.  With progress=events the answer tells of each step, instead of its text.
 """
 
 import base64
 import json
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -19,7 +21,7 @@ from swarmd.agent.api.image_events import told
 from swarmd.agent.api.image_progress import Say, streamed
 from swarmd.agent.api.images import platform
 from swarmd.agent.api.interface import Engine, services
-from swarmd.agent.api.streams import answer, stamp
+from swarmd.agent.api.streams import answer, respond, stamp
 from swarmd.proto.errors import Invalid
 from swarmd.runtime.build.builder import Context
 from swarmd.runtime.build.cache import Record
@@ -57,13 +59,21 @@ async def build(request: web.Request) -> web.StreamResponse:
     credentials = credentials_by_registry(request.headers.get("X-Registry-Config"))
 
     async def work(say: Say) -> None:
+        def warn(sentence: str) -> None:
+            if events:
+                say({"warning": sentence})
+            elif not quiet:
+                say({"stream": f"[Warning] {sentence}\n"})
+
         async def bring(ref: str, wanted: Platform, newest: bool) -> Image:
             name = Reference.parse(ref)
             found = credentials.get(name.domain)
             return (await pull(engine.images, engine.registries, name, wanted=wanted, credentials=found)).image
 
         def heard(progress: Progress) -> None:
-            if events:
+            if progress.state == "warning":
+                warn(progress.data.decode())
+            elif events:
                 say(_event(progress))
             elif not quiet:
                 for text in _texts(progress):
@@ -71,18 +81,27 @@ async def build(request: web.Request) -> web.StreamResponse:
 
         taken = engine.builder.remote_context(remote) if remote else engine.builder.context(_content(request))
         async with taken as context:
-            if remote:
+            text = more["dockerfile"] if "dockerfile" in more else context.text(file)
+            if remote or "dockerfile" not in more:  # else the client knows which patterns are meant
                 context = _without_ignored(context, file)
-            wanted = {**asked, "dockerfile": context.text(file), "file": file}
+            if more.get("check"):
+                for sentence in engine.builder.check(text, file):
+                    warn(sentence)
+                return
+            wanted = {**asked, "dockerfile": text, "file": file}
             image, unused = await engine.builder.build(Request(**wanted), context, bring, heard)
         if unused:
-            say({"stream": f"[Warning] One or more build-args {unused} were not consumed\n"})
+            warn(f"One or more build-args {unused} were not consumed")
         told(engine, "create", image, "")
         say({"aux": {"ID": image.id}})
-        say({"stream": f"{image.id}\n" if quiet else f"Successfully built {image.id[7:19]}\n"})
-        for ref in asked["refs"]:
-            if not quiet:
-                say({"stream": f"Successfully tagged {Reference.parse(ref).familiar}\n"})
+        names = [Reference.parse(ref).familiar for ref in asked["refs"]]
+        if events:
+            for name in names:
+                say({"named": name})
+        else:
+            say({"stream": f"{image.id}\n" if quiet else f"Successfully built {image.id[7:19]}\n"})
+            for name in [] if quiet else names:
+                say({"stream": f"Successfully tagged {name}\n"})
 
     return await streamed(request, work)
 
@@ -100,7 +119,7 @@ async def _more(request: web.Request) -> dict[str, Any]:
         found = json.loads(line)
     except ValueError:
         found = None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not isinstance(found.get("dockerfile", ""), str):
         raise Invalid("the body of the build does not begin with a line of JSON")
     return found
 
@@ -175,13 +194,13 @@ def _ulimits(request: web.Request) -> tuple[Ulimit, ...]:
 
 
 def _without_ignored(context: Context, file: str) -> Context:
-    """What a client leaves out of what it sends, of what it did not send."""
+    """As the context's own patterns say: clients send the Dockerfile even so, and a remote context has all of it."""
     tree = context.tree
     name = next((name for name in (f"{file}.dockerignore", ".dockerignore") if name in tree.entries), "")
     if not name:
         return context
     left_out = ignoring(context.text(name))
-    kept = [entry for entry in tree.entries.values() if entry.path == file or not left_out(entry.path)]
+    kept = [entry for entry in tree.entries.values() if not left_out(entry.path)]
     return Context(tree=Tree(tree.name, kept, tree.source), place=context.place)
 
 
@@ -195,6 +214,8 @@ def _event(progress: Progress) -> dict[str, Any]:
         "count": step.count,
         "stage": step.stage,
         "text": step.text,
+        "place": step.place,
+        "places": step.places,
         "state": progress.state,
         "seconds": round(progress.seconds, 3),
     }
@@ -214,6 +235,17 @@ def _texts(progress: Progress) -> list[str]:
     if progress.state == "output":
         return [stage + progress.data.decode(errors="replace")]
     return []
+
+
+# ------------------------------------------------------------ files of an image
+
+
+async def rootfs(request: web.Request) -> web.StreamResponse:
+    """GET /swarmd/images/{name}/rootfs: a tar of all files that a container of it begins with."""
+    engine = services(request).engine
+    pieces = cast("Any", engine.builder.files(engine.images.get(request.match_info["name"])))
+    async with aclosing(pieces):
+        return await respond(request, "application/x-tar", pieces)
 
 
 # ------------------------------------------------------------ the cache

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from swarmd.runtime.build import remotes
 from swarmd.runtime.build.cache import Cache, CacheMount, Record
+from swarmd.runtime.build.dockerfile import parse
 from swarmd.runtime.build.request import Pull, Report, Request
 from swarmd.runtime.build.solver import Build
 from swarmd.runtime.build.trees import Tree
@@ -97,6 +98,14 @@ class Builder:
         build = Build(self._workshop, self.cache, request, context.tree, context.place, pull, report)
         image = await build.run()
         return image, build.unused()
+
+    def check(self, text: str, file: str) -> Sequence[str]:
+        """What is doubtful in a Dockerfile. Raises DockerfileError for what is wrong in it."""
+        return parse(text, file).warnings
+
+    def files(self, image: Image) -> AsyncIterator[bytes]:
+        """A tar of an image's whole file system."""
+        return self._workshop.export(image.layers)
 
     # ------------------------------------------------------------ the cache
 

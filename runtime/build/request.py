@@ -39,16 +39,24 @@ class Request(Struct, frozen=True):
 
 
 class Step(Struct, frozen=True):
-    """One instruction of one stage; number and count are of all the steps that this build takes."""
+    """One instruction of one stage; number and count are of all the steps that this build takes.
+
+    place and places: which it is of its stage's, and how many these are; 0 where that is not known.
+    """
 
     number: int
     count: int
     stage: str
     text: str
+    place: int = 0
+    places: int = 0
 
 
 class Progress(Struct, frozen=True):
-    """state: started, output (with data), cached, done, failed, or warning (with data); seconds: since it started."""
+    """state: started, output (with data), cached, done or failed, or warning (with data), of no step.
+
+    seconds: since it started.
+    """
 
     step: Step
     state: str

@@ -59,6 +59,8 @@ class Build:
     async def run(self) -> Image:
         """Raises DockerfileError, or another RuntimeFault; what was made on the way is in the cache then."""
         self.dockerfile = parse(self.request.dockerfile, self.request.file)
+        for sentence in self.dockerfile.warnings:
+            self.warn(sentence)
         self.globals = self._globals()
         target = self._target(self.dockerfile)
         self._count = sum(len(stage.instructions) + 1 for stage in self._reached(target))
@@ -70,6 +72,9 @@ class Build:
                 return await self._image(snapshot, lease)
             finally:
                 await self._end()
+
+    def warn(self, sentence: str) -> None:
+        self._report(Progress(step=Step(number=0, count=0, stage="", text=""), state="warning", data=sentence.encode()))
 
     async def _end(self) -> None:
         tasks = [*self._stages.values(), *self._pulled.values()]
@@ -131,23 +136,27 @@ class Build:
                 self._stages[needed.index] = asyncio.ensure_future(self._run_stage(needed))
         text = f"FROM {stage.begin.image}"
         run = StageRun(self, stage)
-        await self.performed(stage, text, stage.begin, lambda heard: run.begin())
+        await self.performed(stage, (1, 1 + len(stage.instructions)), text, stage.begin, lambda heard: run.begin())
         triggers = [parse_line(line, f"ONBUILD of {stage.begin.image}") for line in run.take_triggers()]
-        for instruction in (*triggers, *stage.instructions):
-            await self.performed(stage, instruction.line.text, instruction, partial(run.perform, instruction))
+        instructions = (*triggers, *stage.instructions)
+        for place, one in enumerate(instructions, 2):
+            of = place, 1 + len(instructions)
+            await self.performed(stage, of, one.line.text, one, partial(run.perform, one))
         return run.snapshot
 
     async def performed(
         self,
         stage: Stage,
+        of: tuple[int, int],
         text: str,
         instruction: Instruction,
         work: Callable[[Callable[[bytes, str], None]], Awaitable[bool]],
     ) -> None:
-        """Perform a step and tell of it. work: returns whether the cache had it."""
+        """Perform a step and tell of it. of: Step's place and places; work: returns whether the cache had it."""
         self._number += 1
         name = stage.name if len(self.dockerfile.stages) > 1 else ""
-        step = Step(number=self._number, count=max(self._count, self._number), stage=name, text=text)
+        count = max(self._count, self._number)
+        step = Step(number=self._number, count=count, stage=name, text=text, place=of[0], places=of[1])
         start = time.monotonic()
 
         def tell(state: str, data: bytes = b"", stream: str = "") -> None:

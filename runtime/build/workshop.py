@@ -23,7 +23,7 @@ from swarmd.runtime.build.merging import merge
 from swarmd.runtime.build.snapshots import Snapshot
 from swarmd.runtime.build.trees import Placed, Tree, read_list, write_list
 from swarmd.runtime.changes import OURS
-from swarmd.runtime.container_files import asked
+from swarmd.runtime.container_files import asked, export_layers
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import OCI_LAYER_GZIP, Descriptor
@@ -96,6 +96,12 @@ class Workshop:
 
     async def _ask(self, action: str, **more: Any) -> None:
         await asked(self._spawner, {"op": "snapshot", "action": action, **more}, [])
+
+    async def export(self, layers: Sequence[Path]) -> AsyncIterator[bytes]:
+        """A tar of all that layers have, lowest first, seen as one."""
+        with self.place() as place:
+            async for piece in export_layers(self._spawner, place, layers):
+                yield piece
 
     # ------------------------------------------------------------ making
 

@@ -112,6 +112,7 @@ NETWORK: dict[str, Command] = {
 }
 
 IMAGE: dict[str, Command] = {
+    "build": Command("build", "add_build", "make an image of a Dockerfile"),
     "history": Command("image", "add_history", "show the steps that an image was made by"),
     "import": Command("archives", "add_import", "make an image from a tar of a root file system"),
     "inspect": Command("image", "add_inspect", "show images in full"),
@@ -124,6 +125,12 @@ IMAGE: dict[str, Command] = {
     "save": Command("archives", "add_save", "write images as an archive"),
     "tag": Command("image", "add_tag", "give an image another name"),
     "tree": Command("image", "add_tree", "list images with the platforms that they are for"),
+}
+
+BUILDER: dict[str, Command] = {
+    "build": IMAGE["build"],
+    "du": Command("builder", "add_du", "show what the cache of builds has"),
+    "prune": Command("builder", "add_prune", "empty the cache of builds"),
 }
 
 MANIFEST: dict[str, Command] = {
@@ -143,13 +150,14 @@ GROUPS: dict[str, tuple[str, dict[str, Command]]] = {
     "swarm": ("the cluster", SWARM),
     "network": ("networks", NETWORK),
     "image": ("images of this node", IMAGE),
+    "builder": ("builds and their cache", BUILDER),
     "manifest": ("images for several platforms, in registries", MANIFEST),
 }
 
 # What can be said without its noun.
 SHORT: dict[str, Command] = {
     **{verb: command for verb, command in CONTAINER.items() if verb not in ("ls", "prune", "inspect")},
-    **{verb: IMAGE[verb] for verb in ("history", "import", "load", "pull", "push", "save", "tag")},
+    **{verb: IMAGE[verb] for verb in ("build", "history", "import", "load", "pull", "push", "save", "tag")},
     "images": IMAGE["ls"],
     "login": Command("registry", "add_login", "log in at a registry"),
     "logout": Command("registry", "add_logout", "forget the login at a registry"),

@@ -1,25 +1,32 @@
-"""Every flag of Docker's container, image, manifest, system and context commands is there, or refused with a reason."""
+"""Every flag of Docker's container, image, builder, manifest, system and context commands is there, or refused with a reason."""
 
 from pathlib import Path
 
 import pytest
 
-from swarmd.swarmctl.commands import CONTAINER, CONTEXT, IMAGE, MANIFEST, SHORT, SYSTEM
+from swarmd.swarmctl.commands import BUILDER, CONTAINER, CONTEXT, IMAGE, MANIFEST, SHORT, SYSTEM
 from tests.parity.parity import docker, gaps, parser_of
 
-# Whole commands that another part of Docker's is for.
-_NOT_HERE = {"image build"}
-_COMPLETE = ["container", "image", "manifest", "system", "context", *(name for name in SHORT if name in docker())]
+_COMPLETE = [
+    "container",
+    "image",
+    "builder",
+    "manifest",
+    "system",
+    "context",
+    *(name for name in SHORT if name in docker()),
+]
 _REFUSED = {
     "--isolation", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops", "--kernel-memory",
     "--disable-content-trust", "--use-api-socket", "--checkpoint", "--checkpoint-dir",
 }  # fmt: skip
+_REFUSED_BY_BUILD = {"--cgroup-parent", "--security-opt"}
 _README = Path(__file__).parents[2] / "README.md"
 
 
 def test_nothing_is_missing() -> None:
-    found = {gap.command: gap.missing for gap in gaps(_COMPLETE) if gap.command not in _NOT_HERE}
-    assert {*CONTAINER, *IMAGE, *MANIFEST, *SYSTEM} - {"dial-stdio", "tree"} <= {
+    found = {gap.command: gap.missing for gap in gaps(_COMPLETE)}
+    assert {*CONTAINER, *IMAGE, *BUILDER, *MANIFEST, *SYSTEM} - {"dial-stdio", "tree", "du"} <= {
         command.rpartition(" ")[2] for command in found
     }
     assert len(found) >= sum(map(len, (CONTAINER, IMAGE, MANIFEST, SYSTEM, CONTEXT))) - 2
@@ -28,7 +35,7 @@ def test_nothing_is_missing() -> None:
 
 def test_what_is_refused_is_a_short_list_that_readme_shows() -> None:
     refused = {flag for gap in gaps(_COMPLETE) for flag in gap.absent}
-    assert refused == _REFUSED
+    assert refused == _REFUSED | _REFUSED_BY_BUILD
     text = _README.read_text().partition("Not there")[2]
     assert [flag for flag in sorted(refused) if f"`{flag}`" not in text] == []
 

@@ -1,0 +1,186 @@
+"""A directory as a build context: a tar that is made while it is sent, in the order of names, without what is ignored.
+
+The Dockerfile travels beside it, so it may be ignored, and lie elsewhere.  Owners and sub-seconds stay here: for the
+build all belongs to root, and its cache looks at contents alone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from swarmd.runtime.build.patterns import ignoring, takes_back
+from swarmd.swarmctl.client import Refusal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_PIECE = 256 * 1024
+_BLOCK = 512
+_SHORT = 100  # bytes of a name in the first form of tar
+_LARGE = 1 << 33  # bytes; sizes from here do not fit into a header's eleven octal digits
+_REASONS = {"No such file or directory": "is gone", "Permission denied": "may not be read"}
+
+
+class Context:
+    """ignore: the text of .dockerignore. skipped: sentences about what could not come along; sent: bytes so far."""
+
+    def __init__(self, root: str, ignore: str) -> None:
+        self._root = root
+        self._left_out: Callable[[str], bool] = ignoring(ignore) if ignore.strip() else _nothing
+        self._descends = takes_back(ignore)
+        self.skipped: list[str] = []
+        self.sent = 0
+
+    def tar(self) -> Iterator[bytes]:
+        """Pieces of the archive. Refusal for a file that can't be read, or changes meanwhile."""
+        held = bytearray()
+        for part in self._members():
+            held += part
+            if len(held) >= _PIECE:
+                self.sent += len(held)
+                yield bytes(held)
+                held.clear()
+        held += bytes(2 * _BLOCK)
+        self.sent += len(held)
+        yield bytes(held)
+
+    def _members(self) -> Iterator[bytes]:
+        # Directories that are left out, and wait for something in them that is not.
+        waiting: list[tuple[str, os.stat_result]] = []
+        for path, entry in self._walk(""):
+            try:
+                found = entry.stat(follow_symlinks=False)
+                left_out = self._left_out(path)
+                while waiting and not path.startswith(f"{waiting[-1][0]}/"):
+                    waiting.pop()
+                if left_out:
+                    if stat.S_ISDIR(found.st_mode):
+                        waiting.append((path, found))
+                    continue
+                for above, about in waiting:
+                    yield header(os.fsencode(above) + b"/", about, b"5")
+                waiting.clear()
+                yield from self._member(path, found)
+            except FileNotFoundError:
+                self.skipped.append(f"{path} is gone since the context was listed: it is left out")
+
+    def _walk(self, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """What is below a folder of the context, parents first, but for what no pattern needs looked at."""
+        try:
+            with os.scandir(os.path.join(self._root, folder)) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return
+        except OSError as problem:
+            raise _refusal(folder or self._root, problem) from None
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            yield path, entry
+            if entry.is_dir(follow_symlinks=False) and (self._descends or not self._left_out(path)):
+                yield from self._walk(path)
+
+    def _member(self, path: str, found: os.stat_result) -> Iterator[bytes]:
+        name, kind = os.fsencode(path), stat.S_IFMT(found.st_mode)
+        if kind == stat.S_IFREG:
+            yield from self._file(path, name)
+        elif kind == stat.S_IFDIR:
+            yield header(name + b"/", found, b"5")
+        elif kind == stat.S_IFLNK:
+            yield header(name, found, b"2", link=os.fsencode(os.readlink(os.path.join(self._root, path))))
+        elif kind == stat.S_IFIFO:
+            yield header(name, found, b"6")
+        else:
+            what = "a socket" if kind == stat.S_IFSOCK else "a device"
+            self.skipped.append(f"{path} is {what}, which no archive carries to a build: it is left out")
+
+    def _file(self, path: str, name: bytes) -> Iterator[bytes]:
+        whole = os.path.join(self._root, path)
+        try:
+            # Not blocking, nor through a link: it may have been replaced by something else.
+            fd = os.open(whole, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise
+        except OSError as problem:
+            raise _refusal(path, problem) from None
+        try:
+            found = os.fstat(fd)
+            yield header(name, found, b"0", found.st_size)
+            left = found.st_size
+            while left:
+                data = os.read(fd, min(left, _PIECE))
+                if not data:
+                    raise Refusal(f"{path} became shorter while it was sent: build when nothing writes to it")
+                left -= len(data)
+                yield data
+            yield bytes(-found.st_size % _BLOCK)
+        except OSError as problem:
+            raise _refusal(path, problem) from None
+        finally:
+            os.close(fd)
+
+
+def _nothing(path: str) -> bool:
+    return False
+
+
+def _refusal(path: str, problem: OSError) -> Refusal:
+    why = problem.strerror or str(problem)
+    return Refusal(f"{path} of the build context {_REASONS.get(why, f'is not readable: {why.lower()}')}: "
+                   "mend it, or leave it out with .dockerignore")  # fmt: skip
+
+
+def header(name: bytes, found: os.stat_result, kind: bytes, size: int = 0, link: bytes = b"") -> bytes:
+    """Of POSIX tar; what is too long for it goes before it, as pax has it."""
+    before = b""
+    if len(name) > _SHORT or len(link) > _SHORT or size >= _LARGE:
+        # BINARY: names are what the file system has, in whatever encoding.
+        records = [(b"hdrcharset", b"BINARY"), (b"path", name), (b"linkpath", link)]
+        records += [(b"size", b"%d" % size)] if size >= _LARGE else []
+        more = b"".join(_record(key, value) for key, value in records if value)
+        before = _ustar(b"pax", 0o644, len(more), 0, b"x", b"") + more + bytes(-len(more) % _BLOCK)
+    mode, mtime = stat.S_IMODE(found.st_mode), min(max(0, int(found.st_mtime)), _LARGE - 1)
+    return before + _ustar(name[:_SHORT], mode, size % _LARGE, mtime, kind, link[:_SHORT])
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """Begins with its own length."""
+    length = len(key) + len(value) + 3
+    digits = len(str(length))
+    total = length + len(str(length + digits))
+    return b"%d %b=%b\n" % (total, key, value)
+
+
+def _ustar(name: bytes, mode: int, size: int, mtime: int, kind: bytes, link: bytes) -> bytes:
+    start = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name.ljust(_SHORT, b"\0"), mode, 0, 0, size, mtime)
+    end = b"%b%bustar\00000" % (kind, link.ljust(_SHORT, b"\0"))
+    total = sum(start) + sum(end) + 8 * 0x20  # the sum counts itself as blanks
+    return (start + b"%06o\0 " % total + end).ljust(_BLOCK, b"\0")
+
+
+# ---------------------------------------------------------------- what lies beside
+
+
+def ignore_text(root: str, dockerfile: str) -> str:
+    """Of the file beside a Dockerfile which is named after it, or else of the context's own; '' where neither is."""
+    for path in (f"{dockerfile}.dockerignore" if dockerfile else "", os.path.join(root, ".dockerignore")):
+        if path and os.path.isfile(path):
+            return text_of(path)
+    return ""
+
+
+def text_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as problem:
+        raise Refusal(f"{path}: {(problem.strerror or str(problem)).lower()}") from None
+    except UnicodeDecodeError:
+        raise Refusal(f"{path} is not text in UTF-8") from None
+
+
+def warn(skipped: list[str]) -> None:
+    for sentence in skipped:
+        print(f"WARNING: {sentence}", file=sys.stderr)

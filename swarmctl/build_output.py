@@ -1,0 +1,125 @@
+"""build --output: what becomes of an image besides staying with the daemon: its files, or an archive of it.
+
+An image that is to be files only, and has no name, gets one for as long as they come, so that it goes afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from swarmd.swarmctl.build_request import fields_of
+from swarmd.swarmctl.client import Client, Refusal, path_of, segment
+from swarmd.swarmctl.parser import BadValue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from swarmd.swarmctl.http import Response
+
+_TYPES = ("image", "local", "tar", "oci", "docker")
+_PIECE = 1 << 20
+
+
+class Target:
+    """dest: a directory for local, a file for the others, '-' for standard output; '' for an image that stays."""
+
+    __slots__ = ("dest", "kind", "name")
+
+    def __init__(self, kind: str, dest: str = "", name: str = "") -> None:
+        self.kind = kind
+        self.dest = dest
+        self.name = name
+
+
+def target(text: str) -> Target:
+    if "=" not in text:
+        return Target("tar", "-") if text == "-" else Target("local", text)
+    fields = fields_of(text, ("type", "dest", "name"))
+    kind, dest = fields.get("type", ""), fields.get("dest", "")
+    if kind not in _TYPES:
+        raise BadValue(f"{text!r}: type is one of {', '.join(_TYPES)}")
+    if kind == "local" and dest in ("", "-"):
+        raise BadValue(f"{text!r}: write type=local,dest=DIRECTORY")
+    if kind == "image" and dest:
+        raise BadValue(f"{text!r}: an image stays with the daemon; type=oci or docker writes it to a file")
+    return Target(kind, dest or ("" if kind in ("image", "docker") else "-"), fields.get("name", ""))
+
+
+class Files:
+    """What the flags of one build ask for. A docker archive without dest= is the image itself."""
+
+    def __init__(self, targets: list[Target], tags: list[str]) -> None:
+        self._targets = [one for one in targets if one.dest]
+        self._tags = [*tags, *(one.name for one in targets if one.name)]
+        to_screen = sum(one.dest == "-" for one in targets)
+        if to_screen > 1:
+            raise Refusal("only one output can go to standard output: give the others dest=FILE")
+        if to_screen and sys.stdout.isatty():
+            raise Refusal("an archive is nothing for a terminal: give it dest=FILE, or redirect")
+        stays = self._tags or len(self._targets) < max(1, len(targets))
+        self._passing = "" if stays else f"swarmd-build-output:{os.urandom(8).hex()}"
+
+    @property
+    def names(self) -> list[str]:
+        """What the daemon is to call the image."""
+        return [self._passing] if self._passing else self._tags
+
+    @property
+    def takes_stdout(self) -> bool:
+        return any(one.dest == "-" for one in self._targets)
+
+    def fetch(self, client: Client, id: str) -> None:
+        for one in self._targets:
+            if one.kind in ("oci", "docker"):
+                _write(client.stream("/images/get", names=self._tags or [id]), one.dest)
+            elif one.kind == "tar":
+                _write(client.stream(f"/swarmd/images/{segment(id)}/rootfs"), one.dest)
+            else:
+                _unpack(client.stream(f"/swarmd/images/{segment(id)}/rootfs"), one.dest)
+
+    def forget(self, client: Client) -> None:
+        """Take away the name that was only for this, and the image unless it has another."""
+        if self._passing:
+            try:
+                client.delete(f"/images/{path_of(self._passing)}")
+            except Refusal as refusal:
+                if refusal.status != 404:  # there is none when the build has failed
+                    raise
+
+
+def _write(response: Response, dest: str) -> None:
+    """Into a file that is there only once it is whole."""
+    making = f"{dest}.{os.getpid()}"
+    with response:
+        if dest == "-":
+            while data := response.read1(_PIECE):
+                sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            return
+        try:
+            try:
+                with open(making, "wb") as file:
+                    while data := response.read1(_PIECE):
+                        file.write(data)
+                os.replace(making, dest)
+            except BaseException:
+                if os.path.exists(making):
+                    os.unlink(making)
+                raise
+        except OSError as problem:
+            if problem.filename is None:
+                raise Refusal(f"the archive was cut off: {problem}") from None
+            raise Refusal(f"{dest}: {(problem.strerror or str(problem)).lower()}") from None
+
+
+def _unpack(response: Response, dest: str) -> None:
+    from pathlib import Path
+
+    from swarmd.swarmctl.archive import unpack
+
+    try:
+        os.makedirs(dest, exist_ok=True)
+    except OSError as problem:
+        raise Refusal(f"{dest}: {(problem.strerror or str(problem)).lower()}") from None
+    with response:
+        unpack(response, Path(dest), keep_owners=os.geteuid() == 0, whole=True)
