@@ -25,7 +25,7 @@ from swarmd.runtime.build.trees import Placed, Tree, read_list, write_list
 from swarmd.runtime.changes import OURS
 from swarmd.runtime.container_files import asked, export_layers
 from swarmd.runtime.images.config import ImageConfig
-from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.image import passing
 from swarmd.runtime.images.manifests import OCI_LAYER_GZIP, Descriptor
 from swarmd.runtime.images.store import ImageStore, Lease, in_thread
 from swarmd.runtime.model import ContainerConfig, ContainerState, Exit, LogConfig, LogEntry
@@ -154,9 +154,7 @@ class Workshop:
     @asynccontextmanager
     async def passing(self, config: ImageConfig, layers: Sequence[Path]) -> AsyncIterator[str]:
         """Give a snapshot an id that containers can be made from, for a while."""
-        id = f"sha256:{secrets.token_hex(32)}"
-        target = Descriptor(digest=id, size=0)
-        image = Image(id=id, target=target, refs=(), updated=0, variants=(), config=config, layers=tuple(layers))
+        image = passing(config, layers)
         self.images.lend(image)
         try:
             yield image.id

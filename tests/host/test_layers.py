@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from swarmd.runtime.images.config import ImageConfig
-from swarmd.runtime.images.image import Image
-from swarmd.runtime.images.manifests import Descriptor
+from swarmd.runtime.images.image import passing
 from swarmd.runtime.model import Namespaces
 from tests.host.engine_host import Host
 
@@ -26,12 +25,9 @@ def many(host: Host, directory: Path, count: int) -> str:
         if number:
             os.mknod(tree / f"file-{number - 1}", 0o20000, os.makedev(0, 0))
         layers.append(tree)
-    id = f"sha256:{count:064d}"
-    target = Descriptor(digest=id, size=0)
-    config = ImageConfig(cmd=("sh",))
-    image = Image(id=id, target=target, refs=(), updated=0, variants=(), config=config, layers=tuple(layers))
+    image = passing(ImageConfig(cmd=("sh",)), layers)
     host.engine.images.lend(image)
-    return id
+    return image.id
 
 
 @pytest.mark.parametrize("count", [120, 700])
