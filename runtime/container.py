@@ -11,6 +11,7 @@ import contextlib
 import functools
 import logging
 import os
+import select
 import signal
 import socket
 import time
@@ -521,6 +522,8 @@ class Container:
         while True:
             await asyncio.sleep(delay)
             result = await self._run_probe(probe)
+            if self._unwanted.is_set() or self._has_ended():
+                return  # what it met was the end, and is no finding
             progress = health.after_probe(progress, probe, result.exit_code == 0, _since(began))
             delay = progress.delay
             changed = progress.state is not self.state.health
@@ -528,6 +531,14 @@ class Container:
             self._observe(changed, health=progress.state, health_failing_streak=progress.streak, health_log=kept)
             if changed:
                 self._publish(f"health_status: {progress.state}")
+
+    def _has_ended(self) -> bool:
+        """Whether the program is gone, which the shim may not have told yet."""
+        if self._pidfd < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     async def _run_probe(self, probe: Health) -> ProbeResult:
         start = time.time_ns()
