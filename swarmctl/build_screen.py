@@ -88,7 +88,7 @@ class Screen(Quiet):
                 self._draw()
 
     def _draw(self, *, last: bool = False) -> None:
-        rows, columns = terminal.size() or (24, 80)
+        rows, columns = terminal.size(self._out) or (24, 80)
         lines = self.lines(0 if last else max(3, rows - 1))
         up = f"\033[{self._drawn}A" if self._drawn else ""
         self.write(up + "\r\033[J" + "".join(f"{line[: columns - 1]}\n" for line in lines))

@@ -23,7 +23,7 @@ _STEP_FAILED = 1
 
 def display(args: Args) -> Quiet:
     how, err = "quiet" if args.quiet else args.progress, sys.stderr
-    at_terminal = terminal.size() if err.isatty() else None
+    at_terminal = terminal.size(err) if err.isatty() else None
     if how == "tty" and at_terminal is None:
         raise Refusal("--progress tty needs a terminal as standard error")
     if how == "tty" or (how == "auto" and at_terminal):

@@ -9,7 +9,7 @@ from swarmd.swarmctl.client import Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import IO, Any
 
 _SPECIAL = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 
@@ -34,10 +34,10 @@ class Raw:
         termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
 
 
-def size() -> tuple[int, int] | None:
+def size(out: IO[str] | None = None) -> tuple[int, int] | None:
     """Rows and columns of the terminal; None where there is none, or it does not know them."""
     try:
-        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+        columns, rows = os.get_terminal_size((out or sys.stdout).fileno())
     except OSError:
         return None
     return (rows, columns) if rows and columns else None

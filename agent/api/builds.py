@@ -28,14 +28,16 @@ from swarmd.runtime.build.cache import Record
 from swarmd.runtime.build.patterns import ignoring
 from swarmd.runtime.build.request import Progress, Request
 from swarmd.runtime.build.trees import Tree
+from swarmd.runtime.images.arrivals import Source
 from swarmd.runtime.images.image import Image
-from swarmd.runtime.images.manifests import Platform
-from swarmd.runtime.images.pulling import pull
+from swarmd.runtime.images.manifests import Descriptor, Platform
+from swarmd.runtime.images.pulling import Registry, pull
 from swarmd.runtime.images.references import Reference
 from swarmd.runtime.model import Ulimit
 from swarmd.runtime.registry import credentials_by_registry
 
 EXTENDED = "application/vnd.swarmd.build"
+_INLINE = "BUILDKIT_INLINE_CACHE"  # the build argument by which Docker's clients ask for it
 _PIECE = 256 * 1024
 _LONGEST_LINE = 4 << 20
 _LIMITS = {
@@ -70,6 +72,11 @@ async def build(request: web.Request) -> web.StreamResponse:
             found = credentials.get(name.domain)
             return (await pull(engine.images, engine.registries, name, wanted=wanted, credentials=found)).image
 
+        async def look(ref: str) -> tuple[Source, Descriptor]:
+            name = Reference.parse(ref)
+            repository = engine.registries.repository(name, credentials.get(name.domain))
+            return Registry(repository), await repository.resolve(name.digest or name.tag)
+
         def heard(progress: Progress) -> None:
             if progress.state == "warning":
                 warn(progress.data.decode())
@@ -89,7 +96,7 @@ async def build(request: web.Request) -> web.StreamResponse:
                     warn(sentence)
                 return
             wanted = {**asked, "dockerfile": text, "file": file}
-            image, unused = await engine.builder.build(Request(**wanted), context, bring, heard)
+            image, unused = await engine.builder.build(Request(**wanted), context, bring, look, heard)
         if unused:
             warn(f"One or more build-args {unused} were not consumed")
         told(engine, "create", image, "")
@@ -139,15 +146,18 @@ def _asked(request: web.Request, more: dict[str, Any]) -> dict[str, Any]:
     if outputs := request.query.get("outputs", ""):
         raise Invalid(f"query parameter outputs is for BuildKit: {outputs[:80]}; swarmctl build --output writes files")
     resources = {theirs: _value(request.query[ours]) for ours, theirs in _LIMITS.items() if request.query.get(ours)}
+    args = {name: value for name, value in _object(request, "buildargs").items() if value is not None}
     return {
         "refs": tuple(str(Reference.parse(ref)) for ref in request.query.getall("t", []) if ref),
         "target": request.query.get("target", ""),
-        "args": {name: value for name, value in _object(request, "buildargs").items() if value is not None},
+        "args": {name: value for name, value in args.items() if name != _INLINE},
         "labels": _object(request, "labels"),
         "platform": platform(request),
         "no_cache": query.flag(request, "nocache"),
         "pull": query.flag(request, "pull"),
         "squash": query.flag(request, "squash"),
+        "cache_from": tuple(_list(request, "cachefrom")),
+        "inline_cache": bool(more.get("inline_cache")) or args.get(_INLINE) not in (None, "0", "false"),
         "network": request.query.get("networkmode", "") or "default",
         "extra_hosts": tuple(_words(request, "extrahosts")),
         "limits": limits(Fields(resources)),
@@ -177,6 +187,17 @@ def _object(request: web.Request, name: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(value, str | None) for value in found.values()):
         raise Invalid(f"query parameter {name} is not a JSON object of strings: {text[:80]!r}")
     return found
+
+
+def _list(request: web.Request, name: str) -> list[str]:
+    text = request.query.get(name, "")
+    try:
+        found = json.loads(text) if text else []
+    except (ValueError, RecursionError):
+        found = ""
+    if not isinstance(found or [], list) or not all(isinstance(word, str) for word in found or ()):
+        raise Invalid(f"query parameter {name} is not a JSON list of strings: {text[:80]!r}")
+    return found or []
 
 
 def _words(request: web.Request, name: str) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from swarmd.runtime.build import remotes
 from swarmd.runtime.build.cache import Cache, CacheMount, Record
 from swarmd.runtime.build.dockerfile import parse
+from swarmd.runtime.build.imported import Look
 from swarmd.runtime.build.request import Pull, Report, Request
 from swarmd.runtime.build.solver import Build
 from swarmd.runtime.build.trees import Tree
@@ -93,9 +94,11 @@ class Builder:
             await in_thread(lambda: _decompress(found.path, tar))
             yield Context(tree=await self._workshop.index(tar, place, source), place=place)
 
-    async def build(self, request: Request, context: Context, pull: Pull, report: Report) -> tuple[Image, list[str]]:
+    async def build(
+        self, request: Request, context: Context, pull: Pull, look: Look, report: Report
+    ) -> tuple[Image, list[str]]:
         """Return the image, and the build arguments that nothing asked for. Raises what solver.Build.run raises."""
-        build = Build(self._workshop, self.cache, request, context.tree, context.place, pull, report)
+        build = Build(self._workshop, self.cache, request, context.tree, context.place, pull, look, report)
         image = await build.run()
         return image, build.unused()
 

@@ -83,6 +83,10 @@ class Cache:
         self._save(record)
         return record
 
+    def take(self, record: Record) -> None:
+        """One that another host has made."""
+        self._save(record)
+
     def list(self) -> Sequence[Record]:
         return [*self._known.values()]
 

@@ -15,6 +15,7 @@ _NO_LIMITS = Limits()
 class Request(Struct, frozen=True):
     """dockerfile: its text; file: its name in errors; network: of RUN, default, none, host or a network's name.
 
+    cache_from: images whose steps may be used; inline_cache: the image is to tell of its own.
     secrets by their ids; ssh: agents' sockets on this host by their ids; entitled: RUN --security=insecure is allowed.
     """
 
@@ -28,6 +29,8 @@ class Request(Struct, frozen=True):
     no_cache: bool = False
     pull: bool = False
     squash: bool = False
+    cache_from: tuple[str, ...] = ()
+    inline_cache: bool = False
     network: str = "default"
     extra_hosts: tuple[str, ...] = ()
     limits: Limits = _NO_LIMITS

@@ -1,13 +1,14 @@
 """What a build has made so far: layers and a configuration, which the next step goes on from."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from swarmd.runtime.build.cache import Layer
+from swarmd.runtime.build.cache import Layer, Record
+from swarmd.runtime.build.imported import told
 from swarmd.runtime.images.config import ImageConfig, to_oci
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.layers import Layers
@@ -18,7 +19,10 @@ _NO_CONFIG = ImageConfig()
 
 
 class Snapshot(Struct, frozen=True):
-    """base: the image it began with, empty for scratch; inherited: how much of the history is that image's."""
+    """base: the image it began with, empty for scratch; inherited: how much of the history is that image's.
+
+    args: build arguments by name, which a stage that goes on from this one has too; no part of an image.
+    """
 
     platform: Platform
     base: str = ""
@@ -27,6 +31,7 @@ class Snapshot(Struct, frozen=True):
     history: tuple[HistoryEntry, ...] = ()
     inherited: int = 0
     author: str = ""
+    args: tuple[tuple[str, str], ...] = ()
 
     @property
     def created(self) -> str:
@@ -74,8 +79,11 @@ def of_image(image: Image) -> Snapshot:
     )
 
 
-def document(snapshot: Snapshot, epoch: int | None) -> bytes:
-    """The configuration of an image of it. epoch: when all that this build has added came to be, s since the epoch."""
+def document(snapshot: Snapshot, epoch: int | None, steps: Iterable[Record] | None = None) -> bytes:
+    """The configuration of an image of it.
+
+    epoch: when all that this build has added came to be, s since the epoch; steps: those that it is to tell of.
+    """
     own: Sequence[HistoryEntry] = snapshot.history[snapshot.inherited :]
     created = snapshot.created or timestamp(time.time_ns())
     if epoch is not None:
@@ -91,6 +99,8 @@ def document(snapshot: Snapshot, epoch: int | None) -> bytes:
         rootfs=RootFS(diff_ids=tuple(snapshot.chain)),
         history=(*snapshot.history[: snapshot.inherited], *own),
     )
+    if steps is not None:
+        value = told(value, steps, None if epoch is None else epoch * 10**9)
     return msgspec.json.encode(value)
 
 

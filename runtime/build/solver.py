@@ -16,9 +16,10 @@ from pathlib import Path
 import msgspec
 
 from swarmd.runtime.build import effects
-from swarmd.runtime.build.cache import Cache, Record
+from swarmd.runtime.build.cache import Cache, Layer, Record
 from swarmd.runtime.build.dockerfile import DockerfileError, expand, parse, parse_line
 from swarmd.runtime.build.dockerfile.instructions import Copy, Dockerfile, Instruction, Run, Stage
+from swarmd.runtime.build.imported import Look, imports
 from swarmd.runtime.build.request import Progress, Pull, Report, Request, Step
 from swarmd.runtime.build.snapshots import Snapshot, document, of_image
 from swarmd.runtime.build.stages import StageRun, StepFailed
@@ -37,16 +38,25 @@ class Build:
     """context: the files that COPY takes; place: a directory of this build's own, removed by whoever made it."""
 
     def __init__(
-        self, workshop: Workshop, cache: Cache, request: Request, context: Tree, place: Path, pull: Pull, report: Report
+        self,
+        workshop: Workshop,
+        cache: Cache,
+        request: Request,
+        context: Tree,
+        place: Path,
+        pull: Pull,
+        look: Look,
+        report: Report,
     ) -> None:
         self.workshop, self.cache, self.request, self.context, self.place = workshop, cache, request, context, place
         self.images = workshop.images
         self.slots = asyncio.Semaphore(_AT_ONCE)
         self.locks: dict[str, asyncio.Lock] = {}  # of cache mounts
         self.consumed: set[str] = set()  # build arguments that an ARG asked for
-        self._pull, self._report = pull, report
+        self._pull, self._look, self._report = pull, look, report
         self._stages: dict[int, asyncio.Task[Snapshot]] = {}
         self._pulled: dict[str, asyncio.Task[Image]] = {}
+        self._steps: dict[str, Record] = {}  # those that were made or found
         self._number = 0
         self.epoch = self._read_epoch()
 
@@ -67,6 +77,9 @@ class Build:
         with self.images.lease() as lease:
             self.lease = lease
             self.keep = Keep(self.images, lease, self.epoch)
+            wanted = self.request.platform or host_platform()
+            names = () if self.request.no_cache else self.request.cache_from
+            self._imports = await imports(self.images, lease, names, wanted, self._look, self.warn)
             try:
                 snapshot = await self.stage(target.index)
                 return await self._image(snapshot, lease)
@@ -142,7 +155,7 @@ class Build:
         for place, one in enumerate(instructions, 2):
             of = place, 1 + len(instructions)
             await self.performed(stage, of, one.line.text, one, partial(run.perform, one))
-        return run.snapshot
+        return msgspec.structs.replace(run.snapshot, args=tuple(run.args.items()))
 
     async def performed(
         self,
@@ -205,7 +218,8 @@ class Build:
         if self.request.squash:
             snapshot = await self._squashed(snapshot)
         layers = [layer.descriptor for layer in snapshot.layers]
-        target = await self.images.create(lease, document(snapshot, self.epoch), layers)
+        steps = self._steps.values() if self.request.inline_cache else None
+        target = await self.images.create(lease, document(snapshot, self.epoch, steps), layers)
         return await self.images.name(target, self.request.refs)
 
     async def _squashed(self, snapshot: Snapshot) -> Snapshot:
@@ -245,9 +259,20 @@ class Build:
         """Build arguments that no ARG of what was built asked for."""
         return sorted(self.request.args.keys() - self.consumed - PREDEFINED - self.globals.keys())
 
-    def found(self, key: str) -> Record | None:
-        """What the cache has for a step, if it may be used and its content is still here."""
-        record = None if self.request.no_cache else self.cache.find(key)
+    # ------------------------------------------------------------ the cache
+
+    async def found(self, key: str) -> Record | None:
+        """What the cache has for a step, or an image that steps may be taken of."""
+        record = None if self.request.no_cache else self._cached(key)
+        if record is None and (record := await self._imports.record(key)):
+            self.cache.take(record)
+        if record:
+            self._steps[key] = record
+        return record
+
+    def _cached(self, key: str) -> Record | None:
+        """If its content is still here."""
+        record = self.cache.find(key)
         if record and record.layer:
             layer = record.layer
             self.lease.blobs.add(layer.descriptor.digest)
@@ -256,3 +281,8 @@ class Build:
                 self.cache.forget(key)
                 return None
         return record
+
+    def made(self, key: str, description: str, layer: Layer | None) -> Record:
+        size = layer.descriptor.size + self.images.layers.size(layer.diff_id) if layer else 0
+        self._steps[key] = self.cache.add(key, description, layer, size)
+        return self._steps[key]

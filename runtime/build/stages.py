@@ -53,6 +53,7 @@ class StageRun:
         name = self._global(begin.image)
         if earlier := build.before(self.stage, name):
             self.snapshot = await build.stage(earlier.index)
+            self.args = dict(self.snapshot.args)
         elif name != "scratch":
             self.snapshot = await build.base(name, self.snapshot.platform)
         if "PATH" not in self.values():  # so that ENV PATH=/more:$PATH is what it looks like
@@ -181,7 +182,7 @@ class StageRun:
         chain = [] if linked else before.chain
         digests = [trees.digest(batch.placed) for batch in batches]
         step = key(kind, chain, owner, digests, build.epoch)
-        known = record = build.found(step)
+        known = record = await build.found(step)
         if record is None:
             base = [] if linked else before.paths(build.images.layers)
             async with build.slots:
@@ -189,7 +190,7 @@ class StageRun:
                     for batch in batches:
                         await build.workshop.copy(place, base, batch.tree, batch.placed, owner)
                     layer = await build.keep(place / "upper")
-            record = build.cache.add(step, one.line.text, layer, self._size(layer))
+            record = build.made(step, one.line.text, layer)
         self.snapshot = before.followed(one.line.text, record.layer, config, timestamp(record.created))
         return known is not None
 
@@ -211,10 +212,10 @@ class StageRun:
                 prepared.keys,
                 [one.network, one.insecure, build.request.network, list(build.request.extra_hosts), build.epoch],
             )
-            known = record = build.found(step)
+            known = record = await build.found(step)
             if record is None:
                 layer = await self._executed(one, argv, env, prepared, heard)
-                record = build.cache.add(step, one.line.text, layer, self._size(layer))
+                record = build.made(step, one.line.text, layer)
         self.snapshot = before.followed(one.line.text, record.layer, created=timestamp(record.created))
         return known is not None
 
@@ -236,9 +237,6 @@ class StageRun:
             said = b"".join(tail).decode(errors="replace").strip().rpartition("\n")[2]
             raise StepFailed(f"{one.line.text.partition(chr(10))[0]} {why}{f': {said}' if said else ''}", ended.code)
         return layer
-
-    def _size(self, layer: Layer | None) -> int:
-        return layer.descriptor.size + self.build.images.layers.size(layer.diff_id) if layer else 0
 
     async def paths_of(self, name: str) -> tuple[list[Path], list[str], str]:
         """The layers of a stage or an image, what they are, and how to call them."""

@@ -1,4 +1,4 @@
-"""Every flag of Docker's container, image, builder, manifest, system and context commands is there, or refused with a reason."""
+"""Every flag of Docker's commands for one node is there, or refused with a reason that README shows."""
 
 from pathlib import Path
 
