@@ -114,6 +114,8 @@ async def build(request: web.Request) -> web.StreamResponse:
 
 
 async def _more(request: web.Request) -> dict[str, Any]:
+    if request.content_type == "application/json":
+        raise Invalid("the body of a build is its context, a tar archive, and no JSON")
     if request.content_type != EXTENDED:
         return {}
     line = b""

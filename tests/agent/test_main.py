@@ -1,13 +1,23 @@
 """swarmd's command line: what it refuses, it refuses in one sentence, before it touches anything."""
 
 import fcntl
+import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from swarmd.agent.main import main
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """What it sets up writes to a stream that ends with the test."""
+    handlers = logging.root.handlers[:]
+    yield
+    logging.root.handlers[:] = handlers
 
 
 @pytest.mark.parametrize(
