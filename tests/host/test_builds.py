@@ -171,6 +171,24 @@ async def test_triggers_run_in_the_image_that_is_built_on_it(builder: Builds) ->
     assert image.config.onbuild == ()
 
 
+async def test_a_stage_has_the_arguments_and_the_shell_of_the_one_it_goes_on_from(builder: Builds) -> None:
+    text = """\
+FROM busybox AS one
+ARG GIVEN=default
+ARG OWN=own
+SHELL ["/bin/sh", "-ec"]
+FROM one
+RUN echo "$GIVEN $OWN" > /said; false; true
+"""
+    with pytest.raises(DockerfileError, match="ended with exit code 1"):
+        await builder.build(text)
+    image = await builder.build(text.replace("false; ", ""), args={"GIVEN": "given"})
+    assert await builder.shows(image, "cat /said") == "given own\n"
+    unrelated = text.replace("FROM one\n", "FROM busybox\n")
+    image = await builder.build(unrelated, args={"GIVEN": "given"})
+    assert await builder.shows(image, "cat /said") == " \n"
+
+
 async def test_squashed_into_one_layer(builder: Builds) -> None:
     image = await builder.build("FROM busybox\nRUN echo a > /a; echo b > /b\nRUN rm /a /bin/wget\n", squash=True)
     assert len(image.layers) == 2
