@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from swarmd.agent.controller import Refused
 from swarmd.proto.objects_pb2 import PUBLISH_MODE_HOST, ContainerSpec, HealthConfig, Task
 from swarmd.proto.objects_pb2 import Mount as MountSpec
+from swarmd.runtime import log_drivers
+from swarmd.runtime.errors import Invalid
 from swarmd.runtime.model import (
     BindMount,
     ContainerConfig,
@@ -31,7 +33,6 @@ SERVICE_ID = "com.docker.swarm.service.id"
 TASK_ID = "com.docker.swarm.task.id"
 TASK_NAME = "com.docker.swarm.task.name"
 _TEMPLATE = re.compile(r"\{\{\s*([^}]*?)\s*\}\}")
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def container_name(task: Task) -> str:
@@ -174,32 +175,7 @@ def _networks(task: Task) -> Iterable[NetworkRequest]:
 
 def _log(task: Task) -> LogConfig:
     driver = task.spec.log_driver
-    name = driver.name or "json-file"
-    if name not in ("json-file", "local", "none"):
-        raise Refused(f"log driver {name!r} is not available: use json-file, local or none")
-    unknown = set(driver.options) - {"max-size", "max-file", "compress"}
-    if unknown:
-        raise Refused(f"log option {min(unknown)!r} is unknown to log driver {name}")
-    default = LogConfig()
     try:
-        return LogConfig(
-            driver=name,
-            max_size=_size(driver.options["max-size"]) if "max-size" in driver.options else default.max_size,
-            max_file=_count(driver.options["max-file"]) if "max-file" in driver.options else default.max_file,
-            compress=driver.options.get("compress", "true" if name == "local" else "false") == "true",
-        )
-    except ValueError:
-        raise Refused("log options max-size and max-file are written as 10m and 3") from None
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"(\d+)([bkmg]?)", text.lower())
-    if match is None:
-        raise ValueError(text)
-    return int(match[1]) * _UNITS[match[2]]
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(text)
-    return int(text)
+        return log_drivers.parse(driver.name, driver.options)
+    except Invalid as error:
+        raise Refused(str(error)) from None

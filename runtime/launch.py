@@ -73,6 +73,7 @@ async def prepare(state: ContainerState, directory: Path, host: Host, find_peer:
     given = spec.Given(
         sandbox=sandbox,
         procs=cgroup.procs_files(),
+        name=state.name,
         cgroup_path=f"/{host.cgroup_parent.strip('/')}/{state.id}",
         user=user,
         peers=peers,

@@ -29,6 +29,7 @@ class _Line(msgspec.Struct):
     log: str
     stream: str
     time: str
+    attrs: dict[str, str] = {}
 
 
 _DECODER = msgspec.json.Decoder(_Line)
@@ -133,7 +134,7 @@ def decode(data: bytes, place: Place) -> list[LogEntry]:
         for line in _DECODER.decode_lines(data):
             if line.time != last:  # lines that were written together have one time
                 last, at = line.time, _nanoseconds(line.time)
-            found.append(LogEntry(at, line.stream, line.log.encode("utf-8", "surrogateescape")))
+            found.append(LogEntry(at, line.stream, line.log.encode("utf-8", "surrogateescape"), line.attrs))
     except (msgspec.DecodeError, ValueError):  # one is damaged, or has what msgspec refuses
         return _decode_each(data, place)
     return found
@@ -155,7 +156,7 @@ def _entry(line: bytes) -> LogEntry | None:
     try:
         value = json.loads(line)
         text, stream, at = value["log"], value["stream"], value["time"]
-        return LogEntry(_nanoseconds(at), stream, text.encode("utf-8", "surrogateescape"))
+        return LogEntry(_nanoseconds(at), stream, text.encode("utf-8", "surrogateescape"), value.get("attrs", {}))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -150,6 +150,7 @@ class LogConfig(Struct, frozen=True):
     max_size: int = 20 * 1024 * 1024
     max_file: int = 5
     compress: bool = False  # files that have been rotated
+    options: dict[str, str] = {}  # the driver's others, checked, as they were written
 
 
 class Namespaces(Struct, frozen=True):
@@ -304,3 +305,4 @@ class LogEntry(Struct, frozen=True):
     at: int
     stream: str  # stdout, stderr
     data: bytes
+    attributes: dict[str, str] = {}  # the labels and variables that its log was told to add

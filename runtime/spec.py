@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swarmd.runtime import cdi, devices, etc_files
+from swarmd.runtime import cdi, devices, etc_files, log_drivers
 from swarmd.runtime.effective import arguments, capabilities, environment, hostname
 from swarmd.runtime.model import ContainerConfig, ImageMount, Mount, TmpfsMount
 from swarmd.runtime.ports import Image, Sandbox
@@ -49,6 +49,7 @@ class Given:
 
     sandbox: Sandbox
     procs: Sequence[str]
+    name: str = ""  # of the container
     cgroup_path: str = ""
     user: UserNamespace | None = None
     peers: Mapping[str, Peer] = field(default_factory=dict)
@@ -67,7 +68,7 @@ def build(id: str, directory: Path, config: ContainerConfig, image: Image, given
         "process": _process(id, config, image),
         "mounts": [*_system_mounts(config), *_file_mounts(directory, given), *_user_mounts(config, given)],
         "linux": _linux(config, given),
-        "annotations": config.annotations | _annotations(directory, config, image, given),
+        "annotations": config.annotations | _annotations(id, directory, config, image, given),
     }
     if config.namespaces.uts != "host":
         document |= {"hostname": hostname(id, config)}
@@ -214,19 +215,14 @@ def _offset(ahead: float) -> dict[str, int]:
     return {"secs": seconds, "nanosecs": round((ahead - seconds) * 1e9)}
 
 
-def _annotations(directory: Path, config: ContainerConfig, image: Image, given: Given) -> dict[str, str]:
-    log = {
-        "path": str(directory / "container.log"),
-        "max_size": config.log.max_size,
-        "max_file": max(1, config.log.max_file),
-        "compress": config.log.compress and config.log.max_file > 1,
-    }
+def _annotations(id: str, directory: Path, config: ContainerConfig, image: Image, given: Given) -> dict[str, str]:
+    log = log_drivers.request(id, given.name, directory, config, image)
     found = {
         "swarmd.cgroup.procs": json.dumps([*given.procs]),
         "swarmd.overlay.lower": json.dumps([str(layer) for layer in reversed(image.layers)]),
         "swarmd.user": config.user or image.config.user or "0",
         "swarmd.groups": json.dumps(config.groups),
-        "swarmd.log": json.dumps(log) if config.log.driver != "none" else "",
+        "swarmd.log": json.dumps(log) if log else "",
         "swarmd.seccomp.bpf": "seccomp.bpf" if given.seccomp else "",
         "swarmd.runtime": given.runtime,
         "swarmd.init": "1" if config.init else "",

@@ -132,7 +132,7 @@ SETTINGS: tuple[Setting, ...] = (
     *_rollout("--rollback", "RollbackConfig"),
     Setting("--rollback-failure-action", ("RollbackConfig", "FailureAction"), str, "", ("pause", "continue")),
     Setting("--userns", (*_CONTAINER, "UsernsMode"), str, "host, auto or auto:size=N (default: auto where a node can)"),
-    Setting("--log-driver", (*_TASK, "LogDriver", "Name"), str, "", ("json-file", "local", "none")),
+    Setting("--log-driver", (*_TASK, "LogDriver", "Name"), str, "where its output goes"),
 )
 
 SWITCHES: tuple[Switch, ...] = (

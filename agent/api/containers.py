@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
+from urllib.parse import quote_plus
 
 from aiohttp import web
 
@@ -204,18 +205,31 @@ async def logs(request: web.Request) -> web.StreamResponse:
     since, until = query.moment(request, "since"), query.moment(request, "until")
     selection = Selection(since, until, query.tail(request), stdout, stderr)
     batches = services(request).engine.log_batches(state.id, selection, query.flag(request, "follow"))
-    chunks = _frames(batches, framed=not state.config.tty, timestamps=query.flag(request, "timestamps"))
+    details, timestamps = query.flag(request, "details"), query.flag(request, "timestamps")
+    chunks = _frames(batches, framed=not state.config.tty, details=details, timestamps=timestamps)
     return await respond(request, RAW if state.config.tty else MULTIPLEXED, chunks)
 
 
 async def _frames(
-    batches: AsyncGenerator[Sequence[LogEntry], None], *, framed: bool, timestamps: bool
+    batches: AsyncGenerator[Sequence[LogEntry], None], *, framed: bool, details: bool, timestamps: bool
 ) -> AsyncIterator[bytes]:
     """Each line is a frame; those that can be had at once are sent at once."""
     async with aclosing(batches):
         async for batch in batches:
-            lines = [(e.stream, f"{stamp(e.at)} ".encode() + e.data if timestamps else e.data) for e in batch]
-            yield b"".join([frame(stream, data) for stream, data in lines] if framed else [data for _, data in lines])
+            lines = [entry.data for entry in batch]
+            if details or timestamps:
+                lines = [_head(entry, details, timestamps) + entry.data for entry in batch]
+            if framed:
+                lines = [frame(entry.stream, line) for entry, line in zip(batch, lines, strict=True)]
+            yield b"".join(lines)
+
+
+def _head(entry: LogEntry, details: bool, timestamps: bool) -> bytes:
+    head = f"{stamp(entry.at)} " if timestamps else ""
+    if details:
+        pairs = (f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(entry.attributes.items()))
+        head += f"{','.join(pairs)} "
+    return head.encode()
 
 
 def _state(request: web.Request) -> ContainerState:

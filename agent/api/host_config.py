@@ -10,7 +10,7 @@ from typing import Any
 from swarmd.agent.api import mounts
 from swarmd.agent.api.fields import Fields
 from swarmd.proto.errors import Invalid
-from swarmd.runtime import cdi
+from swarmd.runtime import cdi, log_drivers
 from swarmd.runtime.model import (
     ContainerConfig,
     ContainerState,
@@ -242,25 +242,7 @@ def _host_port(text: str) -> int:
 
 def _log(host: Fields) -> LogConfig:
     with host.part("LogConfig") as log:
-        driver = log.text("Type") or "json-file"
-        options = log.mapping("Config")
-    if driver not in ("json-file", "local", "none"):
-        raise Invalid(f"log driver {driver} is not supported: use json-file, local or none")
-    size, files = options.pop("max-size", ""), options.pop("max-file", "")
-    compress = options.pop("compress", "true" if driver == "local" else "false")
-    for unknown in options:
-        raise Invalid(f"log option {unknown} is not supported: use max-size, max-file and compress")
-    if compress not in ("true", "false"):
-        raise Invalid(f"log option compress is {compress!r}: it is true or false")
-    if files and not (_NUMBER.fullmatch(files) and int(files) > 0):
-        raise Invalid(f"log option max-file is {files!r}: it is a number from 1 on")
-    default = LogConfig()
-    return LogConfig(
-        driver=driver,
-        max_size=mounts.size(size) if size else default.max_size,
-        max_file=int(files) if files else default.max_file,
-        compress=compress == "true",
-    )
+        return log_drivers.parse(log.text("Type"), log.mapping("Config"))
 
 
 def restart(host: Fields) -> str:
@@ -300,14 +282,7 @@ def shown(config: ContainerConfig) -> dict[str, Any]:
     return {
         "Binds": [mounts.bind_text(mount) for mount in config.mounts if mounts.is_bind(mount)] or None,
         "ContainerIDFile": "",
-        "LogConfig": {
-            "Type": config.log.driver,
-            "Config": {
-                "max-size": str(config.log.max_size),
-                "max-file": str(config.log.max_file),
-                "compress": "true" if config.log.compress else "false",
-            },
-        },
+        "LogConfig": {"Type": config.log.driver, "Config": log_drivers.shown(config.log)},
         "NetworkMode": config.networks[0].network if config.networks else config.network_mode,
         "PortBindings": bindings(config.ports),
         "RestartPolicy": {"Name": name, "MaximumRetryCount": int(retries or 0)},

@@ -22,7 +22,7 @@ from swarmd.agent.api.versions import MAXIMUM, MINIMUM
 from swarmd.proto import control_pb2 as control_pb
 from swarmd.proto.codec import encode
 from swarmd.proto.errors import SwarmdError
-from swarmd.runtime import cdi
+from swarmd.runtime import cdi, log_drivers
 from swarmd.runtime.model import Event
 from swarmd.runtime.registry import Settings
 
@@ -86,7 +86,7 @@ async def info(request: web.Request) -> web.Response:
                 "Volume": [],
                 "Network": ["bridge", "host", "null", "overlay"],
                 "Authorization": None,
-                "Log": ["json-file", "local", "none"],
+                "Log": sorted(log_drivers.DRIVERS),
             },
             "IndexServerAddress": "https://index.docker.io/v1/",
             "RegistryConfig": _registries(parts.engine.registries.settings),

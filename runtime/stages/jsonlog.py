@@ -9,39 +9,86 @@ is the inode number of the file it was made from, and it keeps that one's time: 
 """
 
 import contextlib
+import json
 import os
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii
+from types import MappingProxyType
+from typing import Protocol
 
 from swarmd.runtime.stages import files, syscalls
 
 _LONGEST = 16384
 
 
-class Log:
-    """`max_size` in bytes, 0 for none, bounds each of `max_file` files: path, path.1 (older), path.2, ..."""
+class Sink(Protocol):
+    """Takes whole lines, or one part of a line; at: ns since the epoch."""
 
-    def __init__(self, path: str, max_size: int, max_file: int, compress: bool = False) -> None:
-        self._path, self._max_size, self._max_file, self._compress = path, max_size, max_file, compress
-        self._compressor = 0  # its pid
+    def append(self, stream: str, lines: bytes, at: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Lines(ABC):
+    """Cuts what a program writes into whole lines."""
+
+    def __init__(self) -> None:
         self._rest: dict[str, bytes] = {"stdout": b"", "stderr": b""}
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Take the whole lines of data; what follows the last newline waits for more."""
+        data = self._rest[stream] + data
+        now, start = time.time_ns(), 0
+        while end := _end(data, start):
+            self.append(stream, data[start:end], now)
+            start = end
+        self._rest[stream] = data[start:]
+
+    def flush(self, stream: str) -> None:
+        """Take what is left of a stream that has ended without a newline."""
+        rest, self._rest[stream] = self._rest[stream], b""
+        if rest:
+            self.append(stream, rest, time.time_ns())
+
+    @abstractmethod
+    def append(self, stream: str, lines: bytes, at: int) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class Log(Lines):
+    """`max_size` in bytes, 0 for none, bounds each of `max_file` files: path, path.1 (older), path.2, ...
+
+    attributes: what each entry is to say besides.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        max_size: int,
+        max_file: int,
+        compress: bool = False,
+        attributes: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__()
+        self._path, self._max_size, self._max_file, self._compress = path, max_size, max_file, compress
+        self._attributes = f',"attrs":{json.dumps(dict(attributes), separators=(",", ":"))}' if attributes else ""
+        self._compressor = 0  # its pid
         self._lost = 0
         self._open()
 
-    def write(self, stream: str, data: bytes) -> None:
-        """Write the whole lines of data; what follows the last newline waits for more."""
-        data = self._rest[stream] + data
-        now, at = timestamp(time.time_ns()), 0
-        while end := _end(data, at):
-            self._append(stream, data[at:end], now)
-            at = end
-        self._rest[stream] = data[at:]
-
-    def flush(self, stream: str) -> None:
-        """Write what is left of a stream that has ended without a newline."""
-        rest, self._rest[stream] = self._rest[stream], b""
-        if rest:
-            self._append(stream, rest, timestamp(time.time_ns()))
+    def append(self, stream: str, lines: bytes, at: int) -> None:
+        now = timestamp(at)
+        try:
+            if self._lost:
+                said = f"swarmd: {self._lost} lines lost: the disk refused them\n"
+                self._put(_entries(said.encode(), self._ending("stderr", now)))
+                self._lost = 0
+            self._put(_entries(lines, self._ending(stream, now)))
+        except OSError:
+            self._lost += lines.count(b"\n") or 1
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # there is nobody left to tell
@@ -49,15 +96,9 @@ class Log:
         os.close(self._fd)
         self._await_compressor()
 
-    def _append(self, stream: str, lines: bytes, now: str) -> None:
-        """Write whole lines, or one part of a line."""
-        try:
-            if self._lost:
-                self._put(_entries("stderr", f"swarmd: {self._lost} lines lost: the disk refused them\n".encode(), now))
-                self._lost = 0
-            self._put(_entries(stream, lines, now))
-        except OSError:
-            self._lost += lines.count(b"\n") or 1
+    def _ending(self, stream: str, now: str) -> str:
+        """What follows the line itself."""
+        return f'","stream":"{stream}"{self._attributes},"time":"{now}"}}\n'
 
     def _put(self, entries: bytes) -> None:
         """Write entries, as many at once as a file has room for: none grows past its size by more than one."""
@@ -138,12 +179,12 @@ def compress(path: str) -> None:
     os.unlink(path)
 
 
-class NoLog:
+class NoLog(Lines):
     """Keeps nothing."""
 
     def write(self, stream: str, data: bytes) -> None: ...
 
-    def flush(self, stream: str) -> None: ...
+    def append(self, stream: str, lines: bytes, at: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -160,9 +201,8 @@ def _end(data: bytes, start: int) -> int:
     return end or (start + _LONGEST if len(data) - start > _LONGEST else 0)
 
 
-def _entries(stream: str, lines: bytes, now: str) -> bytes:
+def _entries(lines: bytes, ending: str) -> bytes:
     *whole, part = lines.decode("utf-8", "surrogateescape").split("\n")
-    # The quotes that it puts around are part of these two.
-    begin, end = '{"log":"', f'","stream":"{stream}","time":"{now}"}}\n'
-    text = "".join([f"{begin}{encode_basestring_ascii(line)[1:-1]}\\n{end}" for line in whole])
-    return (f"{text}{begin}{encode_basestring_ascii(part)[1:-1]}{end}" if part else text).encode()
+    begin = '{"log":"'  # this and the ending have the quotes
+    text = "".join([f"{begin}{encode_basestring_ascii(line)[1:-1]}\\n{ending}" for line in whole])
+    return (f"{text}{begin}{encode_basestring_ascii(part)[1:-1]}{ending}" if part else text).encode()

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from swarmd.runtime.stages import files, hooks, init, namespaces, syscalls
 from swarmd.runtime.stages.foreign import Foreign
-from swarmd.runtime.stages.jsonlog import Log, NoLog
+from swarmd.runtime.stages.jsonlog import Lines, Log, NoLog
 from swarmd.runtime.stages.privileges import StepError
 from swarmd.runtime.stages.streams import Client, Door, Pump
 
@@ -167,13 +167,19 @@ class _Shim:
             return {"error": str(error), "exit_code": error.exit_code}
         return None
 
-    def _log(self) -> Log | NoLog:
+    def _log(self) -> Lines:
         if "swarmd.log" not in self._annotations:
             return NoLog()
-        limits = json.loads(self._annotations["swarmd.log"])
-        return Log(limits["path"], limits["max_size"], limits["max_file"], limits["compress"])
+        wanted = json.loads(self._annotations["swarmd.log"])
+        limits = wanted["path"], wanted["max_size"], wanted["max_file"], wanted["compress"]
+        log = Log(*limits, wanted["attributes"])
+        if not wanted["room"]:
+            return log
+        from swarmd.runtime.stages.buffered import Buffered  # only a container that needs it pays for it
 
-    def _pump(self, log: Log | NoLog) -> Pump:
+        return Buffered(log, wanted["room"])
+
+    def _pump(self, log: Lines) -> Pump:
         terminal = bool(self._config["process"].get("terminal"))
         wanted = self._annotations.get("swarmd.stdin", "")
         if terminal and wanted:

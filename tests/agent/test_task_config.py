@@ -248,16 +248,16 @@ def test_logging(name: str, options: dict[str, str], expected: LogConfig) -> Non
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("syslog", {}, "log driver 'syslog' is not available: use json-file, local or none"),
-        ("", {"tag": "x", "labels": "y"}, "log option 'labels' is unknown to log driver json-file"),
-        ("none", {"mode": "x"}, "log option 'mode' is unknown to log driver none"),
-        ("", {"max-size": "big"}, "log options max-size and max-file are written as 10m and 3"),
-        ("", {"max-file": "0"}, "log options max-size and max-file are written as 10m and 3"),
-        ("", {"max-file": "-1"}, "log options max-size and max-file are written as 10m and 3"),
-        ("", {"max-file": "3k"}, "log options max-size and max-file are written as 10m and 3"),
+        ("splunk", {}, "log driver splunk is not supported: use "),
+        ("", {"tags": "x"}, "log option tags is unknown to log driver json-file: it knows compress, env, "),
+        ("none", {"mode": "x"}, "log option mode is unknown to log driver none: it has none"),
+        ("", {"max-size": "big"}, "log option max-size is 'big': write it as 10m"),
+        ("", {"max-file": "0"}, "log option max-file is '0': it is a number from 1 on"),
+        ("", {"max-file": "-1"}, "log option max-file is '-1': it is a number from 1 on"),
+        ("", {"max-file": "3k"}, "log option max-file is '3k': it is a number from 1 on"),
     ],
 )
 def test_logging_that_is_not_available_is_refused_by_name(name: str, options: dict[str, str], sentence: str) -> None:
     with pytest.raises(Refused) as refused:
         config(spec={"log_driver": pb.Driver(name=name, options=options)})
-    assert str(refused.value) == sentence
+    assert str(refused.value).startswith(sentence)
