@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from swarmd.agent import join as joining
+from swarmd.agent.content.prefetch import fetch_on
 from swarmd.agent.control_client import ControlClient
 from swarmd.agent.departures import has_quorum, managers, step_down
 from swarmd.agent.host import choose_address
@@ -25,6 +26,7 @@ from swarmd.agent.manager_process import ManagerProcess
 from swarmd.agent.member import Member, Settings
 from swarmd.agent.renewal import check_valid
 from swarmd.proto.ca_pb2 import JoinRequest
+from swarmd.proto.content_pb2 import FetchProgress
 from swarmd.proto.errors import FailedPrecondition, SwarmdError
 from swarmd.proto.identity import IdentityFiles, write_atomically
 from swarmd.proto.objects_pb2 import (
@@ -32,8 +34,10 @@ from swarmd.proto.objects_pb2 import (
     NODE_ROLE_MANAGER,
     ClusterSpec,
     ExternalEtcd,
+    Node,
     NodeAvailability,
 )
+from swarmd.proto.tls import channel_credentials
 from swarmd.runtime.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -207,6 +211,10 @@ class ClusterMembership:
             "this node is not a swarm manager: worker nodes can't view or change cluster state; "
             "run this on a manager or promote this node"
         )
+
+    def fetch_on(self, node: Node, image: str, name: str, registry_auth: str) -> AsyncIterator[FetchProgress]:
+        """Have a node fetch an image; see content/prefetch.py."""
+        return fetch_on(node, image, name, registry_auth, lambda: channel_credentials(self._files.credentials()))
 
     # ------------------------------------------------------------ in and out
 

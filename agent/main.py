@@ -36,6 +36,7 @@ class Listener:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # read when grpc is imported; children are started by exec at once
     args = _parser().parse_args(argv)
     set_up(args.log_level, args.log_format)
     try:

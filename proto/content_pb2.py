@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aswarmd/proto/content.proto\x12\x06swarmd\"\x1e\n\x0bHaveRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"5\n\x06\x45xtent\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\r\n\x05whole\x18\x03 \x01(\x08\"@\n\x0cHaveResponse\x12\x1f\n\x07\x65xtents\x18\x01 \x03(\x0b\x32\x0e.swarmd.Extent\x12\x0f\n\x07readers\x18\x02 \x01(\r\"N\n\x0bReadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06length\x18\x03 \x01(\x03\x12\x0f\n\x07readers\x18\x04 \x01(\r\"\x15\n\x05Piece\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"4\n\x0c\x46\x65tchRequest\x12\r\n\x05image\x18\x01 \x01(\t\x12\x15\n\rregistry_auth\x18\x02 \x01(\t\"K\n\rFetchProgress\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x03 \x01(\x03\x12\r\n\x05total\x18\x04 \x01(\x03\x32\xa2\x01\n\x07\x43ontent\x12\x31\n\x04Have\x12\x13.swarmd.HaveRequest\x1a\x14.swarmd.HaveResponse\x12,\n\x04Read\x12\x13.swarmd.ReadRequest\x1a\r.swarmd.Piece0\x01\x12\x36\n\x05\x46\x65tch\x12\x14.swarmd.FetchRequest\x1a\x15.swarmd.FetchProgress0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aswarmd/proto/content.proto\x12\x06swarmd\"\x1e\n\x0bHaveRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"5\n\x06\x45xtent\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\r\n\x05whole\x18\x03 \x01(\x08\"@\n\x0cHaveResponse\x12\x1f\n\x07\x65xtents\x18\x01 \x03(\x0b\x32\x0e.swarmd.Extent\x12\x0f\n\x07readers\x18\x02 \x01(\r\"N\n\x0bReadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06length\x18\x03 \x01(\x03\x12\x0f\n\x07readers\x18\x04 \x01(\r\"\x15\n\x05Piece\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"B\n\x0c\x46\x65tchRequest\x12\r\n\x05image\x18\x01 \x01(\t\x12\x15\n\rregistry_auth\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"K\n\rFetchProgress\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x03 \x01(\x03\x12\r\n\x05total\x18\x04 \x01(\x03\x32\xa2\x01\n\x07\x43ontent\x12\x31\n\x04Have\x12\x13.swarmd.HaveRequest\x1a\x14.swarmd.HaveResponse\x12,\n\x04Read\x12\x13.swarmd.ReadRequest\x1a\r.swarmd.Piece0\x01\x12\x36\n\x05\x46\x65tch\x12\x14.swarmd.FetchRequest\x1a\x15.swarmd.FetchProgress0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,9 +42,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PIECE']._serialized_start=271
   _globals['_PIECE']._serialized_end=292
   _globals['_FETCHREQUEST']._serialized_start=294
-  _globals['_FETCHREQUEST']._serialized_end=346
-  _globals['_FETCHPROGRESS']._serialized_start=348
-  _globals['_FETCHPROGRESS']._serialized_end=423
-  _globals['_CONTENT']._serialized_start=426
-  _globals['_CONTENT']._serialized_end=588
+  _globals['_FETCHREQUEST']._serialized_end=360
+  _globals['_FETCHPROGRESS']._serialized_start=362
+  _globals['_FETCHPROGRESS']._serialized_end=437
+  _globals['_CONTENT']._serialized_start=440
+  _globals['_CONTENT']._serialized_end=602
 # @@protoc_insertion_point(module_scope)

@@ -148,19 +148,23 @@ class FetchRequest(_message.Message):
 
     IMAGE_FIELD_NUMBER: _builtins.int
     REGISTRY_AUTH_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """in full, with its digest if that is known"""
     registry_auth: _builtins.str
     """as in the Engine API's header; for the case that no node has it"""
+    name: _builtins.str
+    """what it is called there besides, in full"""
     def __init__(
         self,
         *,
         image: _builtins.str = ...,
         registry_auth: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "registry_auth", b"registry_auth"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "name", b"name", "registry_auth", b"registry_auth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

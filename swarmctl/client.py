@@ -57,7 +57,15 @@ class Client:
     def post(self, path: str, body: object = None, headers: Mapping[str, str] | None = None, /, **query: object) -> Any:
         return self._json("POST", path, query, body, headers)
 
-    def revise(self, kind: str, name: str, edit: Callable[[Any], Any], **query: object) -> tuple[Any, Any]:
+    def revise(
+        self,
+        kind: str,
+        name: str,
+        edit: Callable[[Any], Any],
+        headers: Mapping[str, str] | None = None,
+        /,
+        **query: object,
+    ) -> tuple[Any, Any]:
         """Give an object the spec that `edit` makes of it; return the object as it was, and the answer.
 
         kind "swarm", of which there is one, has no name.
@@ -65,18 +73,25 @@ class Client:
         """
         for attempt in range(ATTEMPTS - 1):
             try:
-                return self._revise(kind, name, edit, query)
+                return self._revise(kind, name, edit, headers, query)
             except Refusal as refusal:
                 if refusal.status != CONFLICT:
                     raise
             time.sleep(PAUSE * 2**attempt)
-        return self._revise(kind, name, edit, query)
+        return self._revise(kind, name, edit, headers, query)
 
-    def _revise(self, kind: str, name: str, edit: Callable[[Any], Any], query: Mapping[str, object]) -> tuple[Any, Any]:
+    def _revise(
+        self,
+        kind: str,
+        name: str,
+        edit: Callable[[Any], Any],
+        headers: Mapping[str, str] | None,
+        query: Mapping[str, object],
+    ) -> tuple[Any, Any]:
         current = self.get(f"/{kind}/{segment(name)}" if name else f"/{kind}")
         spec, version = edit(current), current["Version"]["Index"]
         there = f"/{kind}/{current['ID']}" if name else f"/{kind}"
-        return current, self.post(f"{there}/update", spec, version=version, **query)
+        return current, self.post(f"{there}/update", spec, headers, version=version, **query)
 
     def delete(self, path: str, /, **query: object) -> Any:
         return self._json("DELETE", path, query)

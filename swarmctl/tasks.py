@@ -52,11 +52,11 @@ def show(client: Client, tasks: Iterable[dict[str, Any]], args: Args) -> None:
 
 def _row(task: dict[str, Any], name: str, nodes: dict[str, str], in_full: bool) -> dict[str, Any]:
     status = task["Status"]
-    error = _error(status)
+    error, image = _error(status), task["Spec"]["ContainerSpec"]["Image"]
     return {
         "ID": task["ID"] if in_full else task["ID"][:12],
         "Name": name,
-        "Image": task["Spec"]["ContainerSpec"]["Image"],
+        "Image": image if in_full else image.partition("@")[0],
         "Node": nodes.get(task.get("NodeID", ""), task.get("NodeID", "")),
         "DesiredState": task["DesiredState"].capitalize(),
         "CurrentState": f"{status['State'].capitalize()} {ago(status.get('Timestamp', ''))}".strip(),

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from swarmd.proto import control_pb2 as control_pb
 from swarmd.proto import objects_pb2 as pb
+from swarmd.proto.content_pb2 import FetchProgress
 from swarmd.runtime.attach import Replay, Streams
 from swarmd.runtime.build.builder import Builder
 from swarmd.runtime.cgroups.interface import Stats
@@ -178,6 +179,10 @@ class Membership(Protocol):
     ) -> str: ...
     async def init_alone(self) -> str: ...
     async def leave(self, force: bool = False) -> str: ...
+    def fetch_on(self, node: pb.Node, image: str, name: str, registry_auth: str) -> AsyncIterator[FetchProgress]:
+        """Have a node fetch an image; a manager's node may."""
+        ...
+
     def control(self) -> Control:
         """The managers' API; FailedPrecondition when this node is not a manager."""
         ...

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from swarmd.agent.api import query
+from swarmd.agent.api import cluster_images, query
 from swarmd.agent.api.image_progress import denied
 from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import answer
@@ -23,8 +23,15 @@ async def login(request: web.Request) -> web.Response:
 
 
 async def distribution(request: web.Request) -> web.Response:
-    """The descriptor of an image as its registry has it, and the platforms it is for."""
+    """The descriptor of an image as the cluster, else its registry has it, and the platforms it is for.
+
+    Docker's client asks this before it creates a service, and pins the service's image to the answer.
+    """
     name = Reference.parse(request.match_info["name"])
+    if services(request).membership.info().control_available and (meant := await cluster_images.held(request, name)):
+        held = meant.target
+        descriptor = {"mediaType": held.media_type, "digest": held.digest, "size": held.target_size}
+        return answer({"Descriptor": descriptor, "Platforms": []})
     credentials = credentials_from_header(request.headers.get("X-Registry-Auth"))
     repository = services(request).engine.registries.repository(name, credentials)
     data, media_type, digest = await repository.manifest(name.digest or name.tag)

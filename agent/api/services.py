@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from swarmd.agent.api import objects, query
+from swarmd.agent.api.cluster_images import pin
 from swarmd.agent.api.cluster_logs import service_logs
 from swarmd.agent.api.fields import body
 from swarmd.agent.api.streams import answer
@@ -53,9 +54,11 @@ def _status(service: pb.Service, counts: Counter[tuple[str, str]]) -> dict[str, 
 
 
 async def create(request: web.Request) -> web.Response:
+    """resolve: put the digest of its image into the spec; Docker's own client asks for it first, and puts it there."""
     spec = decode(pb.ServiceSpec, await body(request))
+    warnings = await pin(request, spec) if query.flag(request, "resolve") else []
     written = await objects.create(request, pb.Object(service=pb.Service(spec=spec)))
-    shown: dict[str, Any] = {"ID": written.object.service.id, "Warnings": list(written.warnings) or None}
+    shown: dict[str, Any] = {"ID": written.object.service.id, "Warnings": [*warnings, *written.warnings] or None}
     return answer(shown, status=201)
 
 
@@ -69,9 +72,10 @@ async def update(request: web.Request) -> web.Response:
         raise Invalid(f"query parameter rollback must be previous, not {rollback!r}")
     spec = decode(pb.ServiceSpec, await body(request))
     version = query.version(request)
+    warnings = await pin(request, spec) if query.flag(request, "resolve") and not rollback else []
     changed = pb.Service(id=(await _find(request)).id, version=version, spec=spec)
     written = await objects.update(request, pb.Object(service=changed), rollback=bool(rollback))
-    return answer({"Warnings": list(written.warnings) or None})
+    return answer({"Warnings": [*warnings, *written.warnings] or None})
 
 
 async def remove(request: web.Request) -> web.Response:

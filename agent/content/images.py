@@ -42,14 +42,18 @@ class ClusterImages:
         self._clock = clock
         self._rng = random.Random()
 
-    async def get(self, ref: str, credentials: Credentials | None = None, report: Report = silent) -> Image:
-        """The image of a name, of which its digest, if it has one, decides.
+    async def get(
+        self, ref: str, called: str = "", credentials: Credentials | None = None, report: Report = silent
+    ) -> Image:
+        """The image of a name, of which its digest, if it has one, decides; called: a name that it gets besides.
 
         Raises NotFound, in a sentence that says who was asked; Unavailable when no manager could be.
         """
         name = _reference(ref)
-        if name is None:
-            return self._store.get(ref)
+        image = self._store.get(ref) if name is None else await self._brought(name, credentials, report)
+        return await self._store.name(image.target, (called,)) if called and called not in image.refs else image
+
+    async def _brought(self, name: Reference, credentials: Credentials | None, report: Report) -> Image:
         with suppress(NotFound):
             return await self._here(name)
         holders = await self._managers.holders(str(name), name.digest)

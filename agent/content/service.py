@@ -59,7 +59,7 @@ class ContentService(content_pb2_grpc.ContentServicer):
         said: asyncio.Queue[Progress | None] = asyncio.Queue()
         credentials = credentials_from_header(request.registry_auth)
         # Not a TaskGroup: a generator that is closed at a yield must not be met by a group's own exception.
-        work = asyncio.ensure_future(self._images.get(request.image, credentials, said.put_nowait))
+        work = asyncio.ensure_future(self._images.get(request.image, request.name, credentials, said.put_nowait))
         work.add_done_callback(lambda _: said.put_nowait(None))
         try:
             while (one := await said.get()) is not None:

@@ -31,6 +31,7 @@ _STEP = 45  # characters of a command in a history
 
 def add_ls(parser: Parser) -> None:
     parser.switch("-a", "--all", help="also steps of builds, of which swarmd keeps none")
+    parser.switch("--cluster", help="of all nodes, with the nodes that hold them")
     parser.switch("--digests", help="also what registries call them")
     parser.several("-f", "--filter", metavar="KEY=VALUE",
                    help="reference, label, dangling, before, since, until")  # fmt: skip
@@ -91,6 +92,11 @@ def add_prune(parser: Parser) -> None:
 
 
 def listing(client: Client, args: Args) -> None:
+    if args.cluster:
+        from swarmd.swarmctl.commands import cluster_images
+
+        cluster_images.listing(client, args)
+        return
     if args.tree:
         if args.quiet or args.digests or args.no_trunc:
             raise Refusal("--tree has a form of its own: leave --quiet, --digests and --no-trunc out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from swarmd.swarmctl import output
+from swarmd.swarmctl import output, values
 from swarmd.swarmctl.client import Client, Refusal, path_of
 from swarmd.swarmctl.filters import filters
 from swarmd.swarmctl.parser import Args, Parser
@@ -23,6 +23,7 @@ _ABSENT = {
 
 def add_pull(parser: Parser) -> None:
     parser.switch("-a", "--all-tags", help="all tags of the repository")
+    parser.text("--nodes", metavar="all|NODE,...", help="onto nodes of the cluster, from one another if they can")
     _flags(parser)
     parser.argument("image", "NAME[:TAG|@DIGEST]")
     parser.set_defaults(run=pull)
@@ -30,6 +31,8 @@ def add_pull(parser: Parser) -> None:
 
 def add_push(parser: Parser) -> None:
     parser.switch("-a", "--all-tags", help="all tags of the repository that are here")
+    parser.switch("--cluster", help="to the nodes of the cluster instead of a registry")
+    parser.text("--copies", type=values.count, default=0, metavar="N", help="with --cluster: to have N nodes hold it")
     _flags(parser)
     parser.argument("image", "NAME[:TAG]")
     parser.set_defaults(run=push)
@@ -44,6 +47,11 @@ def _flags(parser: Parser) -> None:
 def pull(client: Client, args: Args) -> None:
     if args.all_tags and split(args.image)[1]:
         raise Refusal(f"{args.image} names one image: leave its tag out, or --all-tags")
+    if args.nodes:
+        if args.all_tags or args.platform:
+            raise Refusal("--nodes is for one image, and each node's own platform: leave --all-tags and --platform out")
+        _distribute(client, args, tagged(args.image), nodes=args.nodes)
+        return
     if not args.all_tags and not split(args.image)[1] and not args.quiet:
         print("Using default tag: latest")
     name = args.image if args.all_tags else tagged(args.image)
@@ -65,6 +73,15 @@ def push(client: Client, args: Args) -> None:
     from swarmd.swarmctl.layers import Screen
 
     repository, tag = split(args.image)
+    if args.cluster:
+        if args.all_tags or args.platform:
+            raise Refusal("--cluster is for one image as it is: leave --all-tags and --platform out")
+        here = client.get(f"/images/{path_of(args.image)}/json")["Id"]
+        name = args.image if "@" in args.image else f"{tagged(args.image)}@{here}"
+        _distribute(client, args, name, copies=args.copies or None)
+        return
+    if args.copies:
+        raise Refusal("--copies says how many nodes of the cluster are to hold it: use it with --cluster")
     if args.all_tags and tag:
         raise Refusal(f"{args.image} names one image: leave its tag out, or --all-tags")
     if not args.all_tags and not tag and not args.quiet:
@@ -79,6 +96,15 @@ def push(client: Client, args: Args) -> None:
     Screen(quiet=args.quiet).follow(stream)
     if args.quiet:
         print(in_full(args.image).removesuffix(":latest") if args.all_tags else in_full(tagged(args.image)))
+
+
+def _distribute(client: Client, args: Args, name: str, **query: object) -> None:
+    """Have nodes get an image; without a digest the one that its name stands for in the cluster."""
+    from swarmd.swarmctl.credentials import Logins
+    from swarmd.swarmctl.layers import Screen
+
+    stream = client.follow(f"/swarmd/images/{path_of(name)}/fetch", Logins().header(name), **query)
+    Screen(quiet=args.quiet).follow(stream)
 
 
 def add_search(parser: Parser) -> None:

@@ -23,6 +23,7 @@ _TABLE = output.Table(
 def add_create(parser: Parser) -> None:
     parser.text("--name", default="", help="the service's name (default: a random one)")
     service_spec.add_for_create(parser)
+    _resolution(parser)
     _waiting(parser)
     parser.argument("image", "IMAGE")
     parser.command()
@@ -35,6 +36,7 @@ def add_update(parser: Parser) -> None:
     parser.switch("--force", help="replace the tasks even if nothing changed")
     parser.switch("--rollback", help="go back to the spec before the last change")
     service_spec.add_for_update(parser)
+    _resolution(parser)
     _waiting(parser)
     parser.argument("service", "SERVICE")
     parser.set_defaults(run=update)
@@ -88,6 +90,10 @@ def add_logs(parser: Parser) -> None:
     parser.set_defaults(run=logs)
 
 
+def _resolution(parser: Parser) -> None:
+    parser.switch("--no-resolve-image", help="leave the image's name to the nodes, without its digest")
+
+
 def _waiting(parser: Parser) -> None:
     parser.switch("-d", "--detach", help="do not wait until the service has converged")
     parser.switch("-q", "--quiet", help="wait in silence")
@@ -108,9 +114,19 @@ def create(client: Client, args: Args) -> int:
     spec = service_spec.for_create(args)
     if not spec["Name"]:
         spec["Name"] = _random_name()
-    made = client.post("/services/create", spec)
+    headers, resolve = _resolving(args, args.image)
+    made = client.post("/services/create", spec, headers, resolve=resolve)
     print(made["ID"])
     return _finish(client, made["ID"], made, args, None)
+
+
+def _resolving(args: Args, image: str | None) -> tuple[dict[str, str] | None, bool | None]:
+    """What has the daemon put the digest of an image into the spec: this user's login, and that it should."""
+    if not image or args.no_resolve_image:
+        return None, None
+    from swarmd.swarmctl.credentials import Logins
+
+    return Logins().header(image), True
 
 
 def _random_name() -> str:
@@ -122,7 +138,13 @@ def _random_name() -> str:
 def update(client: Client, args: Args) -> int:
     if args.rollback:
         return rollback(client, args)
-    return _revise(client, args.service, lambda service: service_spec.for_update(service["Spec"], args), args)
+    headers, resolve = _resolving(args, args.image)
+
+    def edit(service: Any) -> Any:
+        return service_spec.for_update(service["Spec"], args)
+
+    before, answer = client.revise("services", args.service, edit, headers, resolve=resolve)
+    return _finish(client, before["ID"], answer, args, before.get("UpdateStatus"))
 
 
 def rollback(client: Client, args: Args) -> int:
@@ -182,7 +204,7 @@ def _row(service: dict[str, Any]) -> dict[str, Any]:
         "Name": spec["Name"],
         "Mode": "replicated",
         "Replicas": f"{status.get('RunningTasks', 0)}/{status.get('DesiredTasks', 0)}{limit}",
-        "Image": spec["TaskTemplate"]["ContainerSpec"]["Image"],
+        "Image": spec["TaskTemplate"]["ContainerSpec"]["Image"].partition("@")[0],
         "Ports": tasks.ports(
             port for port in (service.get("Endpoint") or {}).get("Ports") or () if port["PublishMode"] == "ingress"
         ),

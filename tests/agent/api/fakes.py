@@ -316,6 +316,7 @@ _FIELDS = {
     control_pb.KIND_SERVICE: "service",
     control_pb.KIND_TASK: "task",
     control_pb.KIND_NETWORK: "network",
+    control_pb.KIND_HOLDINGS: "holdings",
 }
 
 
