@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 
-from swarmd.runtime.build.patterns import ignoring, takes_back
+from swarmd.runtime.build.patterns import BadPattern, ignoring, takes_back
 from swarmd.swarmctl.client import Refusal
 
 TYPE_CHECKING = False
@@ -25,11 +25,17 @@ _REASONS = {"No such file or directory": "is gone", "Permission denied": "may no
 
 
 class Context:
-    """ignore: the text of .dockerignore. skipped: sentences about what could not come along; sent: bytes so far."""
+    """ignore: the text of .dockerignore; Refusal if it has a pattern that is none.
+
+    skipped: sentences about what could not come along; sent: bytes so far.
+    """
 
     def __init__(self, root: str, ignore: str) -> None:
         self._root = root
-        self._left_out: Callable[[str], bool] = ignoring(ignore) if ignore.strip() else _nothing
+        try:
+            self._left_out: Callable[[str], bool] = ignoring(ignore) if ignore.strip() else _nothing
+        except BadPattern as problem:
+            raise Refusal(f".dockerignore: {problem}") from None
         self._descends = takes_back(ignore)
         self.skipped: list[str] = []
         self.sent = 0

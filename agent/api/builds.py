@@ -25,7 +25,7 @@ from swarmd.agent.api.streams import answer, respond, stamp
 from swarmd.proto.errors import Invalid
 from swarmd.runtime.build.builder import Context
 from swarmd.runtime.build.cache import Record
-from swarmd.runtime.build.patterns import ignoring
+from swarmd.runtime.build.patterns import BadPattern, ignoring
 from swarmd.runtime.build.request import Progress, Request
 from swarmd.runtime.build.trees import Tree
 from swarmd.runtime.images.arrivals import Source
@@ -222,7 +222,10 @@ def _without_ignored(context: Context, file: str) -> Context:
     name = next((name for name in (f"{file}.dockerignore", ".dockerignore") if name in tree.entries), "")
     if not name:
         return context
-    left_out = ignoring(context.text(name))
+    try:
+        left_out = ignoring(context.text(name))
+    except BadPattern as error:
+        raise Invalid(f"{name}: {error}") from None
     kept = [entry for entry in tree.entries.values() if not left_out(entry.path)]
     return Context(tree=Tree(tree.name, kept, tree.source), place=context.place)
 

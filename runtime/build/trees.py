@@ -7,13 +7,13 @@ before it is made.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from swarmd.runtime.build.modes import changed
-from swarmd.runtime.build.patterns import has_wildcard, matches
+from swarmd.runtime.build.patterns import BadPattern, has_wildcard, leaving_out, matches
 from swarmd.runtime.errors import Invalid
 
 
@@ -101,14 +101,21 @@ def read_list(path: Path) -> list[Entry]:
 
 
 def choose(tree: Tree, choice: Choice) -> list[Placed]:
-    """What goes where, parents first. Raises Invalid naming a source that matches nothing."""
+    """What goes where, parents first. Raises Invalid naming a source that matches nothing, or that is no pattern."""
+    try:
+        return _chosen(tree, choice, leaving_out(choice.excludes))
+    except BadPattern as error:
+        raise Invalid(str(error)) from None
+
+
+def _chosen(tree: Tree, choice: Choice, left_out: Callable[[str], bool]) -> list[Placed]:
     found = [match for source in choice.sources for match in _matching(tree, source)]
     as_directory = choice.destination.endswith(("/", "/.")) or choice.destination == "." or len(found) > 1
     base = os.path.normpath(f"/{choice.destination}").lstrip("/")
     placed: dict[str, Placed] = {}
     for source, path in found:
         for place, into, entry in _placed(tree, source, path, base, as_directory, choice.parents):
-            if not any(matches(pattern, _excludable(entry.path, path)) for pattern in choice.excludes):
+            if not left_out(_excludable(entry.path, path)):
                 placed[place] = Placed(place, into, _dressed(entry, choice))
     return [*placed.values()]
 
