@@ -36,30 +36,40 @@ for host in host2 host3; do
 done
 on host1 swarmctl node ls
 
-say "a demo image, from a root file system made of busybox"
+say "a demo image, built on host1 alone: the other hosts fetch it from there"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work"/rootfs/{bin,etc,proc,sys,dev,tmp,root,www}
+mkdir -p "$work"/rootfs/{bin,etc,proc,sys,dev,tmp,root}
 cp /bin/busybox "$work/rootfs/bin/busybox"
 for applet in $(/bin/busybox --list); do
   [ "$applet" = busybox ] || ln -s busybox "$work/rootfs/bin/$applet"
 done
 echo 'root:x:0:0:root:/root:/bin/sh' >"$work/rootfs/etc/passwd"
 echo 'root:x:0:' >"$work/rootfs/etc/group"
-# One set of bytes on every run and host, so one image id.
-tar -C "$work/rootfs" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf "$work/demo.tar" .
-for host in host1 host2 host3; do
-  on $host swarmctl image import "$work/demo.tar" demo
-done
+mkdir "$work/demo"
+tar -C "$work/rootfs" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf "$work/demo/busybox.tar" .
+cat >"$work/demo/Dockerfile" <<'DOCKERFILE'
+FROM scratch
+ADD busybox.tar /
+RUN mkdir /www
+COPY --chmod=755 <<'SERVE' /bin/serve
+#!/bin/sh
+echo "hello from $(hostname)" > /www/index.html
+exec httpd -f -p 80 -h /www
+SERVE
+EXPOSE 80
+HEALTHCHECK --interval=2s CMD wget -q -O /dev/null http://127.0.0.1/
+STOPSIGNAL SIGKILL
+CMD ["/bin/serve"]
+DOCKERFILE
+on host1 swarmctl build -t demo "$work/demo"
 
 if devcluster exec host1 -- swarmctl service inspect web >/dev/null 2>&1; then
   say "the service web is there from an earlier run: back to three replicas"
   on host1 swarmctl service scale web=3
 else
   say "a service of three replicas, published on port 8080 of every host"
-  on host1 swarmctl service create --name web --replicas 3 --publish 8080:80 \
-    --health-cmd 'wget -q -O /dev/null http://127.0.0.1/' --health-interval 2s --limit-memory 64m \
-    demo sh -c 'echo "hello from $(hostname)" > /www/index.html; exec httpd -f -p 80 -h /www'
+  on host1 swarmctl service create --name web --replicas 3 --publish 8080:80 --limit-memory 64m demo
 fi
 on host1 swarmctl service ps web
 
