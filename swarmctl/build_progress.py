@@ -96,6 +96,7 @@ class Plain(Quiet):
 
 def title(event: dict[str, Any]) -> str:
     """'[build 2/4] RUN make'."""
-    stage = f"{event['stage']} " if event.get("stage") else ""
+    name = str(event.get("stage") or "")
+    stage = f"stage-{name} " if name.isdigit() else f"{name} " if name else ""
     first, _, rest = event["text"].partition("\n")
     return f"[{stage}{event['place']}/{event['places']}] {first}{' ...' if rest else ''}"

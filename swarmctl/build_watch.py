@@ -47,7 +47,8 @@ class Watch:
         for piece in content:
             size += len(piece)
             yield piece
-        self._shown.sent(size, time.monotonic() - self._built.began)
+        if size:
+            self._shown.sent(size, time.monotonic() - self._built.began)
         if self._context:
             from swarmd.swarmctl.build_context import warn
 

@@ -149,13 +149,21 @@ class Build:
                 self._stages[needed.index] = asyncio.ensure_future(self._run_stage(needed))
         text = f"FROM {stage.begin.image}"
         run = StageRun(self, stage)
+        # A step begins when it need not wait for another: what that one does is told by itself.
+        await self._after(stage, stage.begin.image)
         await self.performed(stage, (1, 1 + len(stage.instructions)), text, stage.begin, lambda heard: run.begin())
         triggers = [parse_line(line, f"ONBUILD of {stage.begin.image}") for line in run.take_triggers()]
         instructions = (*triggers, *stage.instructions)
         for place, one in enumerate(instructions, 2):
             of = place, 1 + len(instructions)
+            if isinstance(one, Copy):
+                await self._after(stage, one.from_)
             await self.performed(stage, of, one.line.text, one, partial(run.perform, one))
         return msgspec.structs.replace(run.snapshot, args=tuple(run.args.items()))
+
+    async def _after(self, stage: Stage, name: str) -> None:
+        if name and (earlier := self.before(stage, name)):
+            await self.stage(earlier.index)
 
     async def performed(
         self,

@@ -64,6 +64,10 @@ def system_prune(client: Client, args: Args) -> int:
     what = ["all stopped containers", "all networks that no container uses"]
     what += ["all volumes without a name that no container uses"] if args.volumes else []
     what += ["all images that no container uses" if args.all else "all images without a name"]
+    # Steps of builds have no labels: who asks for those with one means none of them.
+    with_cache = not {*(_wanted(args) or {})} - {"until"}
+    if with_cache:
+        what += ["all of the cache of builds" if args.all else "what the cache of builds has and no image"]
     if not _agreed(args, what):
         return 1
     freed = _containers(client, args)
@@ -76,6 +80,10 @@ def system_prune(client: Client, args: Args) -> int:
     done = client.post("/images/prune", filters=images)
     _list("Deleted images:", [_image(step) for step in done.get("ImagesDeleted") or []])
     freed += int(done.get("SpaceReclaimed") or 0)
+    if with_cache:
+        from swarmd.swarmctl.commands.builder import removed
+
+        freed += removed(client, _wanted(args), {"all": args.all or None})
     print(f"Total reclaimed space: {output.size(freed)}")
     return 0
 

@@ -177,17 +177,23 @@ def test_system_prune(daemon: Daemon, ctl: Ctl) -> None:
             "ImagesDeleted": [{"Untagged": "demo:1"}, {"Deleted": "sha256:a"}],
             "SpaceReclaimed": 2000,
         },
+        "POST /build/prune": {"CachesDeleted": ["k"], "SpaceReclaimed": 500},
     }
     code, out, _ = ctl("system", "prune", "-af", "--volumes")
     assert code == 0
     assert out == (
         "Deleted networks:\nfront\n\nDeleted volumes:\ndata\n\n"
-        "Deleted images:\nuntagged: demo:1\ndeleted: sha256:a\n\nTotal reclaimed space: 3kB\n"
+        "Deleted images:\nuntagged: demo:1\ndeleted: sha256:a\n\n"
+        "Deleted build cache:\nk\n\nTotal reclaimed space: 3.5kB\n"
     )
     assert daemon.said("POST /images/prune")[0].query == {"filters": '{"dangling": ["false"]}'}
     daemon.asked.clear()
     ctl("system", "prune", "-f")
-    assert [one.path for one in daemon.asked] == ["/containers/prune", "/networks/prune", "/images/prune"]
+    asked = ["/containers/prune", "/networks/prune", "/images/prune", "/build/prune"]
+    assert [one.path for one in daemon.asked] == asked
+    daemon.asked.clear()
+    ctl("system", "prune", "-f", "--filter", "label=a")  # which no step of a build has
+    assert [one.path for one in daemon.asked] == asked[:-1]
 
 
 # ---------------------------------------------------------------- stats
