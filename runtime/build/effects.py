@@ -23,9 +23,10 @@ def label(config: ImageConfig, pairs: Mapping[str, str]) -> ImageConfig:
 
 
 def expose(config: ImageConfig, words: Iterable[str]) -> ImageConfig:
+    """Of a mapping like 8080:80 only the container's side counts."""
     ports = dict.fromkeys(config.exposed_ports)
     for word in words:
-        number, _, protocol = word.partition("/")
+        number, _, protocol = word.rpartition(":")[2].partition("/")
         first, dash, last = number.partition("-")
         numbers = range(_port(first, word), _port(last if dash else first, word) + 1)
         if protocol.lower() not in ("", "tcp", "udp", "sctp") or not numbers:

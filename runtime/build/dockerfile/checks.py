@@ -4,11 +4,21 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from swarmd.runtime.build.dockerfile import names
 from swarmd.runtime.build.dockerfile.errors import DockerfileError
-from swarmd.runtime.build.dockerfile.instructions import Command, Copy, Dockerfile, Instruction, Pairs, Stage, Value
+from swarmd.runtime.build.dockerfile.instructions import (
+    Command,
+    Copy,
+    Dockerfile,
+    Instruction,
+    Pairs,
+    Stage,
+    Value,
+    Words,
+)
 from swarmd.runtime.build.dockerfile.lines import Line
 
-_SECRETS = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "APIKEY", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY", "CREDENTIALS")
+_SECRETS = {"APIKEY", "AUTH", "CREDENTIAL", "CREDENTIALS", "KEY", "PASSWD", "PASSWORD", "PWORD", "SECRET", "TOKEN"}
 Found = Iterator[tuple[Line, str]]
 
 
@@ -48,6 +58,14 @@ def _stage_casing(made: Dockerfile) -> Found:
     )
 
 
+def _as_casing(made: Dockerfile) -> Found:
+    for stage in made.stages:
+        if stage.begin.name:
+            written = stage.begin.line.rest.split()[-2]
+            if written.isupper() != stage.begin.line.written.isupper():
+                yield stage.begin.line, f"{stage.begin.line.written} and {written} are not written alike"
+
+
 def _keyword_casing(made: Dockerfile) -> Found:
     lines = [line for stage in made.stages for line in (stage.begin.line, *(one.line for one in stage.instructions))]
     upper = sum(line.written.isupper() for line in lines)
@@ -82,9 +100,9 @@ def _relative_workdir(made: Dockerfile) -> Found:
 def _secrets(made: Dockerfile) -> Found:
     for _, one in _each(made):
         if one.line.keyword in ("ARG", "ENV"):
-            names = [name for name, _ in one.pairs] if isinstance(one, Pairs) else _names(one)
-            for name in names:
-                if any(word in name.upper() for word in _SECRETS):
+            for name in [name for name, _ in one.pairs] if isinstance(one, Pairs) else _names(one):
+                parts = {*name.upper().split("_")}
+                if parts & _SECRETS and "PUBLIC" not in parts:
                     yield one.line, f"{name} looks like a secret, and stays in the image: use RUN --mount=type=secret"
 
 
@@ -100,11 +118,11 @@ def _repeated(made: Dockerfile) -> Found:
 
 
 def _reserved(made: Dockerfile) -> Found:
-    names = ("scratch", "context")
+    taken = ("scratch", "context")
     return (
         (s.begin.line, f"{s.name} has a meaning of its own: call the stage something else")
         for s in made.stages
-        if s.name in names
+        if s.name in taken
     )
 
 
@@ -112,6 +130,14 @@ def _exposed(made: Dockerfile) -> Found:
     for _, one in _each(made):
         if one.line.keyword == "EXPOSE" and "/" in one.line.rest and one.line.rest.lower() != one.line.rest:
             yield one.line, "write protocols in lower case"
+
+
+def _mapped(made: Dockerfile) -> Found:
+    for _, one in _each(made):
+        for word in one.words if isinstance(one, Words) and one.line.keyword == "EXPOSE" else ():
+            if ":" in word and "$" not in word:
+                port = word.rpartition(":")[2]
+                yield one.line, f"{word} maps a port, which only who runs the image can do: write EXPOSE {port}"
 
 
 def _copied_all(made: Dockerfile) -> Found:
@@ -128,6 +154,7 @@ def _gaps(made: Dockerfile) -> Found:
 _RULES: dict[str, Callable[[Dockerfile], Found]] = {
     "JSONArgsRecommended": _json_recommended,
     "StageNameCasing": _stage_casing,
+    "FromAsCasing": _as_casing,
     "ConsistentInstructionCasing": _keyword_casing,
     "NoEmptyContinuation": _gaps,
     "LegacyKeyValueFormat": _legacy_pairs,
@@ -137,5 +164,11 @@ _RULES: dict[str, Callable[[Dockerfile], Found]] = {
     "MultipleInstructionsDisallowed": _repeated,
     "ReservedStageName": _reserved,
     "ExposeProtoCasing": _exposed,
+    "ExposeInvalidFormat": _mapped,
     "ChecksumWithoutUrl": _copied_all,
+    "UndefinedVar": names.undefined_variables,
+    "UndefinedArgInFrom": names.undefined_in_from,
+    "InvalidDefaultArgInFrom": names.bad_default_in_from,
+    "FromPlatformFlagConstDisallowed": names.constant_platforms,
+    "RedundantTargetPlatform": names.redundant_platforms,
 }
