@@ -1,0 +1,144 @@
+"""swarmd is killed and started again while people are connected to what it runs: the docker command sees the rest."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.host.engine_host import rootfs_tar
+from tests.run import RUN
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(shutil.which("docker") is None, reason="the docker command is not installed"),
+]
+GROUP = f"st-{RUN}-killed"
+PATIENCE = 20.0  # s
+
+
+class Daemon:
+    def __init__(self, root: Path) -> None:
+        self._root, self.socket = root, Path(f"/tmp/swarmd-test-{RUN}-killed.sock")
+        self.start()
+
+    def start(self) -> None:
+        with (self._root / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "swarmd.agent.main", "--cgroup-parent", GROUP),
+                    *("--data-root", str(self._root / "data"), "--run-root", str(self._root / "run")),
+                    *("-H", f"unix://{self.socket}"),
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        until(
+            "an answer", lambda: subprocess.run(self.words("version"), capture_output=True, check=False).returncode == 0
+        )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def words(self, *words: str) -> list[str]:
+        return ["docker", "-H", f"unix://{self.socket}", *words]
+
+    def said(self, *words: str, stdin: bytes = b"") -> str:
+        done = subprocess.run(self.words(*words), input=stdin, capture_output=True, check=False, timeout=60)
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout.decode()
+
+    def session(self, *words: str) -> "subprocess.Popen[bytes]":
+        pipe = subprocess.PIPE
+        return subprocess.Popen(self.words(*words), stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0)
+
+
+def until(what: str, seen: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not (last := seen()):
+        assert time.monotonic() < deadline, f"{what}: last seen {last!r}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    before = tables()
+    daemon = Daemon(tmp_path)
+    try:
+        daemon.said("import", "-", "busybox", stdin=rootfs_tar())
+        yield daemon
+    finally:
+        for id in daemon.said("ps", "-aq").split():
+            daemon.said("rm", "-f", id)
+        daemon.process.terminate()
+        daemon.process.wait(PATIENCE)
+        daemon.socket.unlink(missing_ok=True)
+        for table in tables() - before:  # a daemon leaves its rules to its containers
+            subprocess.run(["nft", "delete", "table", *table.split()], check=True)
+        for directory in (*Path("/sys/fs/cgroup").glob(f"*/{GROUP}"), *Path("/sys/fs/cgroup").glob(GROUP)):
+            directory.rmdir()
+
+
+def tables() -> set[str]:
+    done = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
+    return {line.removeprefix("table ") for line in done.stdout.splitlines()}
+
+
+def echoed(session: "subprocess.Popen[bytes]", line: bytes) -> None:
+    """cat gives back what it is given."""
+    assert session.stdin
+    assert session.stdout
+    session.stdin.write(line)
+    assert os.read(session.stdout.fileno(), 100) == line
+
+
+def ended(session: "subprocess.Popen[bytes]") -> None:
+    assert session.stdout
+    assert session.stdin
+    assert session.stdout.read() == b""
+    session.wait(PATIENCE)
+    session.stdout.close()
+    session.stdin.close()
+
+
+def test_sessions_go_on_while_the_daemon_is_away(daemon: Daemon) -> None:
+    daemon.said("run", "-d", "--name", "web", "--network", "none", "busybox", "sleep", "1000")
+    daemon.said("run", "-d", "-i", "--name", "cat", "--network", "none", "busybox", "cat")
+    inside, attached = daemon.session("exec", "-i", "web", "cat"), daemon.session("attach", "cat")
+    echoed(inside, b"exec before\n")
+    echoed(attached, b"attach before\n")
+    daemon.kill()
+    echoed(inside, b"exec while it is away\n")
+    echoed(attached, b"attach while it is away\n")
+    daemon.start()
+    echoed(inside, b"exec after\n")
+    echoed(attached, b"attach after\n")
+    assert inside.stdin
+    inside.stdin.close()
+    ended(inside)
+    daemon.said("kill", "cat")
+    ended(attached)
+    assert daemon.said("wait", "cat") == "137\n"
+    lines = [f"attach {when}" for when in ("before", "while it is away", "after")]
+    assert daemon.said("logs", "cat").splitlines() == lines
+    assert daemon.said("exec", "web", "echo", "again") == "again\n"
+
+
+def test_an_end_while_the_daemon_is_away_is_known_afterwards(daemon: Daemon) -> None:
+    script = "while [ ! -e /go ]; do sleep 0.05; done; echo late; exit 7"
+    daemon.said("run", "-d", "--name", "web", "--network", "none", "busybox", "sh", "-c", script)
+    daemon.said("run", "-d", "--name", "kept", "--restart", "always", "--network", "none", "busybox", "sleep", "1000")
+    pid = int(daemon.said("inspect", "-f", "{{.State.Pid}}", "web"))
+    kept = daemon.said("inspect", "-f", "{{.State.Pid}}", "kept")
+    daemon.kill()
+    Path(f"/proc/{pid}/root/go").touch()
+    until("the end", lambda: not Path(f"/proc/{pid}").exists())
+    daemon.start()
+    assert daemon.said("wait", "web") == "7\n"
+    assert daemon.said("logs", "web") == "late\n"
+    assert daemon.said("inspect", "-f", "{{.State.Pid}}", "kept") == kept
