@@ -1,25 +1,17 @@
 """POST /build as Docker's clients use it; swarmctl asks the same with more.
 
-A body of the type below begins with a line of JSON, which says what a query should not (secrets) or Docker's has no
-word for, and goes on with the context.  Its `dockerfile` is the text of one that the context need not have; `check`
-has it only read.  With progress=events the answer tells of each step, instead of its text.
+What is asked for is read by build_request.py.  With progress=events the answer tells of each step, instead of its text.
 """
 
-import base64
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, cast
 
 from aiohttp import web
 
-from swarmd.agent.api import query
-from swarmd.agent.api.fields import Fields
-from swarmd.agent.api.host_config import limits
+from swarmd.agent.api import build_request, query
 from swarmd.agent.api.image_events import told
 from swarmd.agent.api.image_progress import Say, streamed
-from swarmd.agent.api.images import platform
 from swarmd.agent.api.interface import Engine, services
 from swarmd.agent.api.streams import answer, respond, stamp
 from swarmd.proto.errors import Invalid
@@ -33,29 +25,16 @@ from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import Descriptor, Platform
 from swarmd.runtime.images.pulling import Registry, pull
 from swarmd.runtime.images.references import Reference
-from swarmd.runtime.model import Ulimit
 from swarmd.runtime.registry import credentials_by_registry
 
-EXTENDED = "application/vnd.swarmd.build"
-_INLINE = "BUILDKIT_INLINE_CACHE"  # the build argument by which Docker's clients ask for it
 _PIECE = 256 * 1024
-_LONGEST_LINE = 4 << 20
-_LIMITS = {
-    "memory": "Memory",
-    "memswap": "MemorySwap",
-    "cpushares": "CpuShares",
-    "cpusetcpus": "CpusetCpus",
-    "cpusetmems": "CpusetMems",
-    "cpuperiod": "CpuPeriod",
-    "cpuquota": "CpuQuota",
-}
 _FILTERS = frozenset({"until", "id", "parent", "type", "description", "inuse", "shared", "private"})
 
 
 async def build(request: web.Request) -> web.StreamResponse:
     engine = services(request).engine
-    more = await _more(request)
-    asked = _asked(request, more)
+    more, came = await build_request.more(request)
+    asked = build_request.asked(request, more)
     remote, file = request.query.get("remote", ""), request.query.get("dockerfile", "") or "Dockerfile"
     quiet, events = query.flag(request, "q"), request.query.get("progress", "") == "events"
     credentials = credentials_by_registry(request.headers.get("X-Registry-Config"))
@@ -86,12 +65,12 @@ async def build(request: web.Request) -> web.StreamResponse:
                 for text in _texts(progress):
                     say({"stream": text})
 
-        taken = engine.builder.remote_context(remote) if remote else engine.builder.context(_content(request))
+        taken = engine.builder.remote_context(remote) if remote else engine.builder.context(_content(request, came))
         async with taken as context:
-            text = more["dockerfile"] if "dockerfile" in more else context.text(file)
-            if remote or "dockerfile" not in more:  # else the client knows which patterns are meant
+            text = context.text(file) if more.dockerfile is None else more.dockerfile
+            if remote or more.dockerfile is None:  # else the client knows which patterns are meant
                 context = _without_ignored(context, file)
-            if more.get("check"):
+            if more.check:
                 for sentence in engine.builder.check(text, file):
                     warn(sentence)
                 return
@@ -113,107 +92,10 @@ async def build(request: web.Request) -> web.StreamResponse:
     return await streamed(request, work)
 
 
-async def _more(request: web.Request) -> dict[str, Any]:
-    if request.content_type == "application/json":
-        raise Invalid("the body of a build is its context, a tar archive, and no JSON")
-    if request.content_type != EXTENDED:
-        return {}
-    line = b""
-    while not line.endswith(b"\n"):
-        piece = await request.content.readline()
-        line += piece
-        if not piece or len(line) > _LONGEST_LINE:
-            raise Invalid("the body of the build does not begin with a line of JSON")
-    try:
-        found = json.loads(line)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not isinstance(found.get("dockerfile", ""), str):
-        raise Invalid("the body of the build does not begin with a line of JSON")
-    return found
-
-
-async def _content(request: web.Request) -> AsyncGenerator[bytes, None]:
+async def _content(request: web.Request, came: bytes) -> AsyncGenerator[bytes, None]:
+    yield came
     async for chunk in request.content.iter_chunked(_PIECE):
         yield chunk
-
-
-def _asked(request: web.Request, more: dict[str, Any]) -> dict[str, Any]:
-    """What the request's own fields are, but for the Dockerfile."""
-    if request.query.get("version", "1") != "1":
-        raise Invalid("version 2 of the builder is BuildKit's protocol: use swarmctl build, or DOCKER_BUILDKIT=0")
-    for name in ("cgroupparent", "securityopt", "isolation"):
-        if request.query.get(name, "") not in ("", "default", "[]", "null"):
-            raise Invalid(f"query parameter {name} is not supported for a build")
-    if outputs := request.query.get("outputs", ""):
-        raise Invalid(f"query parameter outputs is for BuildKit: {outputs[:80]}; swarmctl build --output writes files")
-    resources = {theirs: _value(request.query[ours]) for ours, theirs in _LIMITS.items() if request.query.get(ours)}
-    args = {name: value for name, value in _object(request, "buildargs").items() if value is not None}
-    return {
-        "refs": tuple(str(Reference.parse(ref)) for ref in request.query.getall("t", []) if ref),
-        "target": request.query.get("target", ""),
-        "args": {name: value for name, value in args.items() if name != _INLINE},
-        "labels": _object(request, "labels"),
-        "platform": platform(request),
-        "no_cache": query.flag(request, "nocache"),
-        "pull": query.flag(request, "pull"),
-        "squash": query.flag(request, "squash"),
-        "cache_from": tuple(_list(request, "cachefrom")),
-        "inline_cache": bool(more.get("inline_cache")) or args.get(_INLINE) not in (None, "0", "false"),
-        "network": request.query.get("networkmode", "") or "default",
-        "extra_hosts": tuple(_words(request, "extrahosts")),
-        "limits": limits(Fields(resources)),
-        "shm_size": query.number(request, "shmsize"),
-        "ulimits": _ulimits(request),
-        "secrets": {id: base64.b64decode(text) for id, text in (more.get("secrets") or {}).items()},
-        "ssh": {id: Path(path) for id, path in (more.get("ssh") or {}).items()},
-        "entitled": "security.insecure" in (more.get("allow") or ()),
-    }
-
-
-def _value(text: str) -> int | str:
-    try:
-        return int(text)
-    except ValueError:
-        return text
-
-
-def _object(request: web.Request, name: str) -> dict[str, Any]:
-    text = request.query.get(name, "")
-    if not text:
-        return {}
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(value, str | None) for value in found.values()):
-        raise Invalid(f"query parameter {name} is not a JSON object of strings: {text[:80]!r}")
-    return found
-
-
-def _list(request: web.Request, name: str) -> list[str]:
-    text = request.query.get(name, "")
-    try:
-        found = json.loads(text) if text else []
-    except (ValueError, RecursionError):
-        found = ""
-    if not isinstance(found or [], list) or not all(isinstance(word, str) for word in found or ()):
-        raise Invalid(f"query parameter {name} is not a JSON list of strings: {text[:80]!r}")
-    return found or []
-
-
-def _words(request: web.Request, name: str) -> list[str]:
-    """Given several times, or once as Docker's command line does, separated by commas."""
-    return [word for text in request.query.getall(name, []) for word in text.split(",") if word]
-
-
-def _ulimits(request: web.Request) -> tuple[Ulimit, ...]:
-    text = request.query.get("ulimits", "")
-    try:
-        found = json.loads(text) if text else []
-        return tuple(Ulimit(name=one["Name"], soft=int(one["Soft"]), hard=int(one["Hard"])) for one in found or ())
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise Invalid(f"query parameter ulimits is not a list of Name, Soft and Hard: {text[:80]!r}") from None
 
 
 def _without_ignored(context: Context, file: str) -> Context:

@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.host.attached import served
@@ -79,7 +80,7 @@ RUN --mount=type=secret,id=key --mount=type=ssh \\
     wc -c < /run/secrets/key > /app/key; test -S $SSH_AUTH_SOCK; echo hello $WHO | tee /app/said
 maintainer me
 """)
-    (host.root / "key").write_bytes(b"12345")
+    (host.root / "key").write_bytes(b"k" * 300_000)
     with socket.socket(socket.AF_UNIX) as agent:
         agent.bind(f"/tmp/agent-{host.root.name}")
         agent.listen()
@@ -94,7 +95,7 @@ maintainer me
     assert again.count(" CACHED\n") == 4 and "4 of them cached" in again and "as made:latest in" in again
     script = "cat /app/said /app/key /app/tool; find /app | sort; /bin/ls -l /app/src/main | cut -c1-10"
     found = ["/app", "/app/.dockerignore", "/app/key", "/app/said", "/app/src", "/app/src/main", "/app/tool"]
-    assert (await shown(host, "made", script)).splitlines() == ["hello world", "5", "tool", *found, "-rwxr-xr-x"]
+    assert (await shown(host, "made", script)).splitlines() == ["hello world", "300000", "tool", *found, "-rwxr-xr-x"]
     assert "tools" not in await said(api, "swarmctl", "build", "--target", "tools", "-q", str(place))
     checked = await said(api, "swarmctl", "build", "--check", str(place), code=1)
     assert checked.splitlines()[0].startswith("Dockerfile:9: ")
@@ -145,6 +146,20 @@ async def test_ctrl_c_leaves_nothing(api: Path, host: Host, place: Path) -> None
     work = host.root / "data/builds/work"
     await until("its files are gone", lambda: work.is_dir() and [path.name for path in work.iterdir()] == ["empty"])
     assert len(host.engine.images.list()) == 1
+
+
+WRONG = (b"", b"no JSON\n", b'{"secrets": 1}\n', b'{"secrets": {"a": "?"}}\n', b'{"odd": 1}\n')
+
+
+@pytest.mark.parametrize("line", WRONG)
+async def test_a_wrong_line_before_the_context_is_refused(api: Path, line: bytes) -> None:
+    headers = {"Content-Type": "application/vnd.swarmd.build"}
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(api))) as session,
+        session.post("http://host/build", data=line, headers=headers) as answer,
+    ):
+        assert answer.status == 400
+        assert "line of JSON" in (await answer.json())["message"]
 
 
 @needs_docker
