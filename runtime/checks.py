@@ -6,7 +6,7 @@ import resource
 import shutil
 from pathlib import Path
 
-from swarmd.runtime import cdi, devices, probes, userns
+from swarmd.runtime import cdi, devices, log_drivers, probes, userns
 from swarmd.runtime.effective import arguments, capabilities, capability_names, stop_signal
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.model import BindMount, ContainerConfig, Mount, Namespaces, TmpfsMount, Ulimit
@@ -49,6 +49,7 @@ def check(config: ContainerConfig, image: Image) -> None:
     for mount in config.mounts:
         _check_mount(mount)
     _check_limits(config)
+    log_drivers.check_here(config.log)
     devices.rules(config)
     cdi.edits(config.cdi_devices)
     if not _RESTART.fullmatch(config.restart):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from swarmd.runtime import cgroups, checks, committing, container_files, logs, names, spec
+from swarmd.runtime import cgroups, checks, committing, container_files, log_drivers, logs, names, spec
 from swarmd.runtime.attach import Replay, Streams
 from swarmd.runtime.build.builder import Builder
 from swarmd.runtime.cgroups.interface import Stats
@@ -267,8 +267,10 @@ class Engine:
     ) -> AsyncGenerator[Sequence[LogEntry], None]:
         """What can be had at once comes at once: for those who read fast."""
         container = self._find(id)
-        if container.state.config.log.driver == "none":
-            raise Invalid(f"container {container.state.name} keeps no log: its log driver is none")
+        log = container.state.config.log
+        if not log_drivers.keeps_file(log):
+            why = "" if log.driver == "none" else " and its cache is disabled"
+            raise Invalid(f"container {container.state.name} keeps no log: its log driver is {log.driver}{why}")
         path = container.directory.path / "container.log"
         return logs.read(path, selection, follow, lambda: container.running)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from swarmd.agent.api import host_config, mounts
 from swarmd.agent.api.streams import stamp
+from swarmd.runtime import log_drivers
 from swarmd.runtime.effective import arguments, exposed
 from swarmd.runtime.model import ContainerConfig, ContainerState, HealthState, Phase
 from swarmd.runtime.ports import Image
@@ -78,7 +79,7 @@ def inspected(state: ContainerState, image: Image, directory: Path) -> dict[str,
         "ResolvConfPath": str(directory / "resolv.conf"),
         "HostnamePath": str(directory / "hostname"),
         "HostsPath": str(directory / "hosts"),
-        "LogPath": str(directory / "container.log") if config.log.driver != "none" else "",
+        "LogPath": str(directory / "container.log") if log_drivers.keeps_file(config.log) else "",
         "State": _state(state),
         "Config": _config(state, image),
         "HostConfig": host_config.shown(config),

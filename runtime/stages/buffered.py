@@ -10,13 +10,14 @@ from collections import deque
 from swarmd.runtime.stages.jsonlog import Lines, Sink
 
 _PATIENCE = 1.0  # s that a flush waits
-_LAST_PATIENCE = 5.0  # s, once the container has ended
 
 
 class Buffered(Lines):
-    def __init__(self, sink: Sink, room: int) -> None:
+    """last_patience: s that the end waits for what is still to be written."""
+
+    def __init__(self, sink: Sink, room: int, last_patience: float = 5.0) -> None:
         super().__init__()
-        self._sink, self._room = sink, room
+        self._sink, self._room, self._last_patience = sink, room, last_patience
         self._queue: deque[tuple[str, bytes, int]] = deque()
         self._waiting = 0  # bytes, also of those being written
         self._lost = 0
@@ -43,7 +44,7 @@ class Buffered(Lines):
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join(_LAST_PATIENCE)
+        self._thread.join(self._last_patience)
         if not self._thread.is_alive():
             self._sink.close()
 

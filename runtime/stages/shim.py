@@ -36,6 +36,13 @@ def run(directory: str, clients: list[Client], reply: int) -> NoReturn:
     os._exit(0)
 
 
+def warm() -> None:
+    """Do beforehand what can be, and what copies the memory shared with the spawner that a start writes to."""
+    # Nothing here makes cycles, and a collection would write to every page shared with the spawner.
+    gc.disable()
+    json.loads(files.dump_json({"boot": files.boot_id(), "start": files.start_time(os.getpid())}))
+
+
 def _answer(reply: int, value: dict[str, Any]) -> None:
     try:
         os.write(reply, files.dump_json(value))
@@ -59,8 +66,6 @@ class _Shim:
 
     def run(self) -> None:
         os.setsid()
-        # Nothing here makes cycles, and a collection would write to every page shared with the spawner.
-        gc.disable()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         syscalls.set_title(f"swarmd-shim {self._directory.rpartition('/')[2][:12]}")
         self._save_record()
@@ -172,12 +177,17 @@ class _Shim:
             return NoLog()
         wanted = json.loads(self._annotations["swarmd.log"])
         limits = wanted["path"], wanted["max_size"], wanted["max_file"], wanted["compress"]
-        log = Log(*limits, wanted["attributes"])
-        if not wanted["room"]:
-            return log
-        from swarmd.runtime.stages.buffered import Buffered  # only a container that needs it pays for it
+        log = Log(*limits, wanted["attributes"]) if wanted["path"] else NoLog()
+        # Only a container that needs these pays for them.
+        if wanted["target"]:
+            from swarmd.runtime.stages import shipping
 
-        return Buffered(log, wanted["room"])
+            return shipping.Both(log, shipping.sink(wanted["target"], wanted["room"]))
+        if wanted["room"]:
+            from swarmd.runtime.stages.buffered import Buffered
+
+            return Buffered(log, wanted["room"])
+        return log
 
     def _pump(self, log: Lines) -> Pump:
         terminal = bool(self._config["process"].get("terminal"))

@@ -80,3 +80,44 @@ def test_sizes_and_counts() -> None:
 def test_refused_by_a_sentence(driver: str, options: dict[str, str], sentence: str) -> None:
     with pytest.raises(Invalid, match=re.escape(sentence)):
         log_drivers.parse(driver, options)
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "sentence"),
+    [
+        ("syslog", {"syslog-address": "127.0.0.1:514"}, "is '127.0.0.1:514': write it as udp://HOST:PORT"),
+        ("syslog", {"syslog-address": "udp://h:0"}, "is 'udp://h:0': write it as"),
+        ("syslog", {"syslog-address": "udp://h:70000"}, "is 'udp://h:70000': write it as"),
+        ("syslog", {"syslog-address": "unix://relative"}, "is 'unix://relative': write it as"),
+        ("syslog", {"syslog-facility": "loud"}, "is 'loud': there are kern,"),
+        ("syslog", {"syslog-facility": "24"}, "is '24': there are kern,"),
+        ("syslog", {"syslog-format": "json"}, "is 'json': it is rfc3164, rfc5424 or rfc5424micro"),
+        ("syslog", {"syslog-address": "tcp://h", "syslog-tls-ca-cert": "/x"}, "begins with tcp+tls://"),
+        ("syslog", {"max-size": "1m"}, "log option max-size is unknown to log driver syslog"),
+        ("journald", {"mode": "blocking", "max-buffer-size": "1m"}, "is for mode=non-blocking"),
+    ],
+)
+def test_receivers_refused_by_a_sentence(driver: str, options: dict[str, str], sentence: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(sentence)):
+        log_drivers.parse(driver, options)
+
+
+def test_files_and_receivers_that_this_host_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_drivers, "JOURNAL", tmp_path / "socket")
+    monkeypatch.setattr(log_drivers, "_DEV_LOG", str(tmp_path / "log"))
+    authority = {"syslog-address": "tcp+tls://h", "syslog-tls-ca-cert": str(tmp_path / "ca")}
+    for driver, options in (("journald", {}), ("syslog", {}), ("syslog", authority)):
+        with pytest.raises(Invalid, match=f"{tmp_path}.* on this host"):
+            log_drivers.check_here(log_drivers.parse(driver, options))
+    for name in ("socket", "log", "ca"):
+        (tmp_path / name).touch()
+    for driver, options in (("journald", {}), ("syslog", {}), ("syslog", authority)):
+        log_drivers.check_here(log_drivers.parse(driver, options))
+
+
+def test_a_receiver_outside_holds_up_nothing_unless_asked_to() -> None:
+    address = {"syslog-address": "udp://h"}
+    assert asked(address, "syslog")["room"] == 1 << 20
+    assert asked(address | {"mode": "blocking"}, "syslog")["room"] == 0
+    assert asked(address | {"cache-disabled": "true"}, "syslog")["path"] == ""
+    assert asked(address | {"cache-max-size": "1m", "cache-max-file": "2"}, "syslog")["max_size"] == 1 << 20
