@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from swarmd.swarmctl.http import Response
 
 _TYPES = ("image", "local", "tar", "oci", "docker")
+PASSING = "swarmd-build-output"  # repository of names that are only for a while
 _PIECE = 1 << 20
 
 
@@ -57,7 +58,7 @@ class Files:
         if to_screen and sys.stdout.isatty():
             raise Refusal("an archive is nothing for a terminal: give it dest=FILE, or redirect")
         stays = self._tags or len(self._targets) < max(1, len(targets))
-        self._passing = "" if stays else f"swarmd-build-output:{os.urandom(8).hex()}"
+        self._passing = "" if stays else f"{PASSING}:{os.urandom(8).hex()}"
 
     @property
     def names(self) -> list[str]:

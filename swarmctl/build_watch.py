@@ -6,6 +6,7 @@ import sys
 import time
 
 from swarmd.swarmctl import terminal
+from swarmd.swarmctl.build_output import PASSING
 from swarmd.swarmctl.build_progress import Built, Plain, Quiet, Raw
 from swarmd.swarmctl.client import Refusal
 from swarmd.swarmctl.jsontext import loads
@@ -81,5 +82,5 @@ class Watch:
             built.warnings.append(event["warning"])
         elif event.get("aux"):
             built.id = event["aux"].get("ID", built.id)
-        elif event.get("named"):
+        elif event.get("named") and not event["named"].startswith(f"{PASSING}:"):
             built.names.append(event["named"])

@@ -119,7 +119,8 @@ async def test_outputs(api: Path, host: Host, place: Path) -> None:
     (place / "Dockerfile").write_text("FROM busybox\nRUN echo made > /f; ln /f /etc/hard; rm /bin/wget\n")
     out = host.root / "out"
     words = ["-o", str(out), "-o", f"type=tar,dest={out}.tar", "-o", f"type=oci,dest={out}.oci"]
-    await said(api, "swarmctl", "build", *words, str(place))
+    text = await said(api, "swarmctl", "build", *words, str(place))
+    assert "swarmd-build-output" not in text
     assert (out / "f").read_text() == "made\n" and (out / "f").stat().st_nlink == 2
     assert (out / "bin/busybox").exists() and not (out / "bin/wget").is_symlink()
     with tarfile.open(f"{out}.tar") as tar:
@@ -176,7 +177,7 @@ async def test_docker_builds(api: Path, host: Host, place: Path) -> None:
     again = await said(api, "docker", "build", "-q", "--build-arg", "V=2", "--label", "x=y", str(place))
     assert again.split()[0] == host.engine.images.get("made").id
     bad = await said(api, "docker", "build", "-", code=1, stdin=b"FROM busybox\nCOPPY a b\n")
-    assert "unknown instruction COPPY: did you mean COPY?" in bad
+    assert "unknown instruction COPPY: did you mean COPY?\n    2 | COPPY a b\n      | ^^^^^\n" in bad
     failed = await said(api, "docker", "build", "-", code=3, stdin=b"FROM busybox\nRUN exit 3\n")
     assert "ended with exit code 3" in failed
     assert "Build Cache" in await said(api, "docker", "system", "df")
