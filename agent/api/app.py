@@ -37,6 +37,7 @@ from swarmd.agent.api.streams import answer
 from swarmd.agent.api.versions import MAXIMUM, MINIMUM, spoken
 from swarmd.proto.errors import Invalid, SwarmdError
 from swarmd.runtime import errors as runtime
+from swarmd.runtime.build.dockerfile import DockerfileError
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except SwarmdError as error:
         return _message(error.http_status, str(error))
     except runtime.RuntimeFault as fault:
-        return _message(next((s for kind, s in RUNTIME_STATUS if isinstance(fault, kind)), 500), str(fault))
+        said = fault.shown() if isinstance(fault, DockerfileError) else str(fault)
+        return _message(next((s for kind, s in RUNTIME_STATUS if isinstance(fault, kind)), 500), said)
     except ConnectionError:
         if request.transport is None or request.transport.is_closing():
             return web.Response(status=499)  # the client went away in the middle of a stream: nobody is told
