@@ -19,6 +19,7 @@ from typing import Any
 
 from swarmd.agent import join as joining
 from swarmd.agent.content.prefetch import fetch_on
+from swarmd.agent.content.reading import Cluster
 from swarmd.agent.control_client import ControlClient
 from swarmd.agent.departures import has_quorum, managers, step_down
 from swarmd.agent.host import choose_address
@@ -215,6 +216,10 @@ class ClusterMembership:
     def fetch_on(self, node: Node, image: str, name: str, registry_auth: str) -> AsyncIterator[FetchProgress]:
         """Have a node fetch an image; see content/prefetch.py."""
         return fetch_on(node, image, name, registry_auth, lambda: channel_credentials(self._files.credentials()))
+
+    def cluster_content(self) -> Cluster | None:
+        """What other nodes' content is read with; None outside of a cluster."""
+        return self._member.content if self._member is not None else None
 
     # ------------------------------------------------------------ in and out
 

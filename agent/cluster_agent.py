@@ -10,6 +10,7 @@ from grpc import aio
 from swarmd.agent.content.images import ClusterImages
 from swarmd.agent.content.inventory import Inventory
 from swarmd.agent.content.managers import Managers
+from swarmd.agent.content.reading import Cluster
 from swarmd.agent.content.service import ContentService
 from swarmd.agent.executor import Executor
 from swarmd.agent.log_service import LogService
@@ -40,6 +41,7 @@ class ClusterAgent:
         self._store = engine.images
         inventory, clock = Inventory(engine.images), SystemClock()
         ask = Managers(lambda: self._session.managers(), channel_credentials)
+        self.content = Cluster(ask, node_id, channel_credentials, clock)
         self.images = ClusterImages(
             engine.images, engine.registries, inventory, ask, node_id, channel_credentials, clock
         )

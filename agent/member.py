@@ -90,6 +90,7 @@ class Member:
             describe=self._describe,
             on_node_info=self._note,
         )
+        self.content = self._agent.content
         if self.is_manager:
             self._open_control()
 

@@ -67,7 +67,7 @@ class DispatcherServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Holders(self, request, context):
-        """Who has an image, or is receiving it: by its digest if one is given, else by its name.
+        """Who has an image, or is receiving it: by its digest, its name, or the repository of one of its names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

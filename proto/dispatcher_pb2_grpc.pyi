@@ -48,7 +48,7 @@ class DispatcherStub:
     Session: _grpc.StreamStreamMultiCallable[_dispatcher_pb2.AgentMessage, _dispatcher_pb2.ManagerMessage]
     Goodbye: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.GoodbyeRequest, _dispatcher_pb2.GoodbyeResponse]
     Holders: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.HoldersRequest, _dispatcher_pb2.HoldersResponse]
-    """Who has an image, or is receiving it: by its digest if one is given, else by its name."""
+    """Who has an image, or is receiving it: by its digest, its name, or the repository of one of its names."""
 
 @_typing.type_check_only
 class DispatcherAsyncStub(DispatcherStub):
@@ -56,7 +56,7 @@ class DispatcherAsyncStub(DispatcherStub):
     Session: _aio.StreamStreamMultiCallable[_dispatcher_pb2.AgentMessage, _dispatcher_pb2.ManagerMessage]  # type: ignore[assignment]
     Goodbye: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.GoodbyeRequest, _dispatcher_pb2.GoodbyeResponse]  # type: ignore[assignment]
     Holders: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.HoldersRequest, _dispatcher_pb2.HoldersResponse]  # type: ignore[assignment]
-    """Who has an image, or is receiving it: by its digest if one is given, else by its name."""
+    """Who has an image, or is receiving it: by its digest, its name, or the repository of one of its names."""
 
 class DispatcherServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -79,6 +79,6 @@ class DispatcherServicer(metaclass=_abc_1.ABCMeta):
         request: _dispatcher_pb2.HoldersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dispatcher_pb2.HoldersResponse, _abc.Awaitable[_dispatcher_pb2.HoldersResponse]]:
-        """Who has an image, or is receiving it: by its digest if one is given, else by its name."""
+        """Who has an image, or is receiving it: by its digest, its name, or the repository of one of its names."""
 
 def add_DispatcherServicer_to_server(servicer: DispatcherServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

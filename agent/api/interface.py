@@ -11,6 +11,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from swarmd.agent.content.reading import Cluster
 from swarmd.proto import control_pb2 as control_pb
 from swarmd.proto import objects_pb2 as pb
 from swarmd.proto.content_pb2 import FetchProgress
@@ -181,6 +182,10 @@ class Membership(Protocol):
     async def leave(self, force: bool = False) -> str: ...
     def fetch_on(self, node: pb.Node, image: str, name: str, registry_auth: str) -> AsyncIterator[FetchProgress]:
         """Have a node fetch an image; a manager's node may."""
+        ...
+
+    def cluster_content(self) -> Cluster | None:
+        """What other nodes' content is read with; None outside of a cluster."""
         ...
 
     def control(self) -> Control:

@@ -33,10 +33,10 @@ class Inventory:
             self._changed.set()
 
     def now(self) -> Holdings:
-        held = sorted(self._store.list(), key=lambda image: -image.updated)[:MOST]
-        here = {image.id for image in held}
+        newest = sorted(self._store.list(), key=lambda image: -image.updated)[:MOST]
+        here = {image.id for image in newest}
         coming = [image for digest, image in self._coming.items() if digest not in here]
-        return Holdings(images=[*map(_held, held), *coming])
+        return Holdings(images=[*map(held, newest), *coming])
 
     async def after(self, told: Holdings | None) -> Holdings:
         """What is held as soon as it is something else than what was told."""
@@ -48,7 +48,7 @@ class Inventory:
             return now
 
 
-def _held(image: Image) -> HeldImage:
+def held(image: Image) -> HeldImage:
     return HeldImage(
         digest=image.id,
         media_type=image.target.media_type,

@@ -25,10 +25,16 @@ class Managers:
 
     async def holders(self, name: str, digest: str) -> Sequence[Holder]:
         """By its digest, or by its full name. Raises Unavailable if no manager answers."""
+        return await self._ask(HoldersRequest(name=name, digest=digest), f"image {name or digest}")
+
+    async def of_repository(self, repository: str) -> Sequence[Holder]:
+        """Of any image with a name in it. Raises Unavailable if no manager answers."""
+        return await self._ask(HoldersRequest(repository=repository), f"images of {repository}")
+
+    async def _ask(self, asked: HoldersRequest, what: str) -> Sequence[Holder]:
         addresses = [*self._addresses()]
         random.shuffle(addresses)
         addresses.sort(key=lambda address: address != self._last)
-        asked = HoldersRequest(name=name, digest=digest)
         said = "none is known"
         for address in addresses:
             try:
@@ -39,4 +45,4 @@ class Managers:
             else:
                 self._last = address
                 return list(answer.holders)
-        raise Unavailable(f"no manager says which nodes hold image {name or digest}: {said}")
+        raise Unavailable(f"no manager says which nodes hold {what}: {said}")

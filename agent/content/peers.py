@@ -14,6 +14,7 @@ from swarmd.proto.dispatcher_pb2 import Holder
 from swarmd.proto.tls import channel_options
 
 ANSWER = 2.0  # s, for what a node has
+_AGAIN = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000))
 STALL = 10.0  # s without a byte: it is given up
 
 
@@ -53,7 +54,7 @@ class GrpcPeers:
 
     def stub(self, node_id: str, address: str) -> "content_pb2_grpc.ContentAsyncStub":
         if node_id not in self._channels:
-            options = channel_options(node_id)
+            options = (*channel_options(node_id), *_AGAIN)
             self._channels[node_id] = aio.secure_channel(address, self._credentials(), options=options)
         return content_pb2_grpc.ContentStub(self._channels[node_id])
 

@@ -20,7 +20,8 @@ from swarmd.runtime.images.manifests import Descriptor
 ALONE = 0.5  # s, in which a node looks for one that it has to itself; then it shares
 SHARED_BY = 2  # nodes
 PAUSE = 0.1  # s, between looks, up to double
-PASSES = 3  # in vain, one after another
+PASSES = 3  # in vain, one after another, are enough if all answer
+PATIENCE = 5.0  # s, with those that don't
 ASKED = (3, 6)  # nodes in one look, of those that have all of it and of those that are receiving it
 
 
@@ -63,9 +64,9 @@ class ClusterSource:
         """Raises NotFound when no node that answers has more of it."""
         offset, passes, since = 0, 0, self._clock.monotonic()
         while offset < descriptor.size:
-            offers = await self._offers(descriptor.digest, offset)
+            offers, all_answer = await self._offers(descriptor.digest, offset)
             passes = 0 if offers else passes + 1
-            if passes == PASSES:
+            if passes >= PASSES and (all_answer or self._clock.monotonic() - since > PATIENCE):
                 raise NotFound(f"content {descriptor.digest} is on no node that answers")
             sharing = 1 if self._clock.monotonic() - since < ALONE else SHARED_BY
             before = offset
@@ -96,15 +97,16 @@ class ClusterSource:
         self._rng.shuffle(free)
         return sorted(free, key=lambda offer: offer.readers)
 
-    async def _offers(self, digest: str, offset: int) -> list[Offer]:
-        """Of the nodes that have more than offset."""
+    async def _offers(self, digest: str, offset: int) -> tuple[list[Offer], bool]:
+        """Of the nodes that have more than offset; and whether all that were asked have answered."""
         holders = list(await self._holders())
         self._rng.shuffle(holders)
         whole = [holder for holder in holders if not holder.image.coming][: ASKED[0]]
         coming = [holder for holder in holders if holder.image.coming][: ASKED[1]]
         asked = whole if self._only_whole else [*whole, *coming]
         answers = await asyncio.gather(*(self._offer(holder, digest) for holder in asked))
-        return [offer for offer in answers if offer and offer.size > offset and (offer.whole or not self._only_whole)]
+        ahead = [offer for offer in answers if offer and offer.size > offset and (offer.whole or not self._only_whole)]
+        return ahead, None not in answers
 
     async def _offer(self, holder: Holder, digest: str) -> Offer | None:
         try:

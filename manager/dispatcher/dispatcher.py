@@ -121,7 +121,7 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
 
     async def Holders(self, request: HoldersRequest, context: Any) -> HoldersResponse:
         self._peer_identity(context)
-        return HoldersResponse(holders=holders(self._store.view(), request.name, request.digest))
+        return HoldersResponse(holders=holders(self._store.view(), request))
 
     def _serving(self) -> tuple[Board, asyncio.TaskGroup]:
         if self._running is None:

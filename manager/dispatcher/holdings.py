@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from swarmd.manager.ca.certifier import host_port
 from swarmd.manager.store.edit import edited
 from swarmd.manager.store.interface import Store, Tx, View
-from swarmd.proto.dispatcher_pb2 import Holder
+from swarmd.proto.dispatcher_pb2 import Holder, HoldersRequest
 from swarmd.proto.objects_pb2 import NODE_STATE_READY, HeldImage, Holdings, Node
 
 
@@ -27,14 +27,14 @@ async def note(store: Store, node_id: str, told: Holdings) -> None:
     await store.transact(write)
 
 
-def holders(view: View, name: str, digest: str) -> Iterator[Holder]:
-    """Who has an image, or is receiving it: by its digest if one is given, else by its full name."""
+def holders(view: View, asked: HoldersRequest) -> Iterator[Holder]:
+    """Who has what was asked for, or is receiving it."""
     for holdings in view.find(Holdings):
         node = view.get(Node, holdings.id)
         if node is None:
             continue
         for image in holdings.images:
-            if _is_meant(image, name, digest):
+            if _is_meant(image, asked):
                 yield Holder(
                     node_id=node.id,
                     hostname=node.description.hostname,
@@ -44,5 +44,10 @@ def holders(view: View, name: str, digest: str) -> Iterator[Holder]:
                 )
 
 
-def _is_meant(image: HeldImage, name: str, digest: str) -> bool:
-    return image.digest == digest if digest else name in image.names
+def _is_meant(image: HeldImage, asked: HoldersRequest) -> bool:
+    if asked.digest:
+        return image.digest == asked.digest
+    if asked.name:
+        return asked.name in image.names
+    below = (f"{asked.repository}:", f"{asked.repository}@")
+    return any(name.startswith(below) and "/" not in name.removeprefix(asked.repository) for name in image.names)

@@ -15,6 +15,7 @@ from swarmd.agent.api.interface import Connection
 from swarmd.agent.api.streams import frame
 from swarmd.proto import control_pb2 as control_pb
 from swarmd.proto import objects_pb2 as pb
+from swarmd.proto.content_pb2 import FetchProgress
 from swarmd.proto.clock import timestamp
 from swarmd.proto.errors import AlreadyExists, Conflict, FailedPrecondition, NotFound
 from swarmd.proto.ids import new_id
@@ -417,6 +418,7 @@ class FakeInfo:
 
 class FakeMembership:
     def __init__(self) -> None:
+        self.fetched: list[tuple[str, str, str]] = []  # node, image, name
         self.cluster = FakeControl()
         self.joined: list[tuple[Sequence[str], str]] = []
         self.left_behind = ""
@@ -425,6 +427,13 @@ class FakeMembership:
 
     def info(self) -> FakeInfo:
         return self._info
+
+    def cluster_content(self) -> None:
+        return None
+
+    async def fetch_on(self, node: pb.Node, image: str, name: str, registry_auth: str) -> AsyncIterator[FetchProgress]:
+        self.fetched.append((node.id, image, name))
+        yield FetchProgress(id="0123456789ab", status="Pull complete")
 
     async def init(
         self,
