@@ -149,6 +149,28 @@ async def test_ctrl_c_leaves_nothing(api: Path, host: Host, place: Path) -> None
     assert len(host.engine.images.list()) == 1
 
 
+async def test_a_client_that_goes_while_it_sends_leaves_nothing(api: Path, host: Host) -> None:
+    process = await _begun(api, "swarmctl", "build", "-")
+    assert process.stdin is not None
+    header = tarfile.TarInfo("big")
+    header.size = 8 << 20
+    process.stdin.write(header.tobuf() + bytes(4 << 20))
+    work = host.root / "data/builds/work"
+    await until("it has begun", lambda: [*work.glob("*/raw")])
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(20):
+        await process.communicate()
+    assert process.returncode == 130
+    await until("its files are gone", lambda: [path.name for path in work.iterdir()] == ["empty"])
+
+
+async def test_what_is_refused_before_the_context_is_read(api: Path, place: Path) -> None:
+    (place / "Dockerfile").write_text("FROM busybox\n")
+    (place / "big").write_bytes(os.urandom(20 << 20))
+    refused = await said(api, "swarmctl", "build", "-t", "UPPER", str(place), code=1)
+    assert refused.splitlines()[-1].startswith("swarmctl: ") and "UPPER" in refused
+
+
 WRONG = (b"", b"no JSON\n", b'{"secrets": 1}\n', b'{"secrets": {"a": "?"}}\n', b'{"odd": 1}\n')
 
 
@@ -202,6 +224,10 @@ async def test_steps_are_taken_from_an_image_in_a_registry(api: Path, host: Host
         await said(api, "swarmctl", "rmi", name)
         await said(api, "swarmctl", "builder", "prune", "-af")
         assert not host.engine.builder.records()
+        (place / "f").write_text("other\n")
+        await said(api, program, "build", "--cache-from", name, "-t", "other", str(place))
+        assert not any(map(host.engine.images.layers.has, first.variant.diff_ids[1:]))  # none was of any use
+        (place / "f").write_text("f\n")
         text = await said(api, program, "build", *inline, "--cache-from", name, "-t", "again", str(place))
         assert text.count("Using cache" if program == "docker" else " CACHED\n") == 3
         assert host.engine.images.get("again").id == first.id
