@@ -25,11 +25,11 @@ _LOOK_AGAIN = 1.0  # s, for what the kernel does not tell of
 _POLL = 0.1  # s, when it watches no more directories
 
 
-class _Line(msgspec.Struct):
+class _Line(msgspec.Struct, gc=False):  # nothing in it could refer to it
     log: str
     stream: str
     time: str
-    attrs: dict[str, str] = {}
+    attrs: dict[str, str] | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Line)
@@ -156,7 +156,7 @@ def _entry(line: bytes) -> LogEntry | None:
     try:
         value = json.loads(line)
         text, stream, at = value["log"], value["stream"], value["time"]
-        return LogEntry(_nanoseconds(at), stream, text.encode("utf-8", "surrogateescape"), value.get("attrs", {}))
+        return LogEntry(_nanoseconds(at), stream, text.encode("utf-8", "surrogateescape"), value.get("attrs"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

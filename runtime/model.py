@@ -299,10 +299,10 @@ class Event(Struct, frozen=True):
     attributes: dict[str, str] = {}
 
 
-class LogEntry(Struct, frozen=True):
+class LogEntry(Struct, frozen=True, gc=False):
     """One line as the program wrote it, its newline included if there was one."""
 
     at: int
     stream: str  # stdout, stderr
     data: bytes
-    attributes: dict[str, str] = {}  # the labels and variables that its log was told to add
+    attributes: dict[str, str] | None = None  # the labels and variables that its log was told to add, if any

@@ -227,7 +227,7 @@ async def _frames(
 def _head(entry: LogEntry, details: bool, timestamps: bool) -> bytes:
     head = f"{stamp(entry.at)} " if timestamps else ""
     if details:
-        pairs = (f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(entry.attributes.items()))
+        pairs = (f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted((entry.attributes or {}).items()))
         head += f"{','.join(pairs)} "
     return head.encode()
 
