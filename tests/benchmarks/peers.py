@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -31,16 +31,19 @@ def until(done: Callable[[], object], what: str, seconds: float = 120, pause: fl
 class Hosts:
     """A named development cluster: the place where either product runs."""
 
-    def __init__(self, name: str, count: int, *flags: str) -> None:
+    def __init__(self, name: str, count: int, *flags: str, root: Path | None = None) -> None:
+        """root: where all that the hosts keep is; on the machine's disk if none is given."""
         self.name, self.names = name, [f"host{number}" for number in range(1, count + 1)]
+        self._root = root or Path("/var/lib/swarmd-dev", name)
+        self.place = ("--name", name, "--root", str(self._root))
         self.devcluster("down")
         self.devcluster("up", "--hosts", str(count), *flags)
 
     def devcluster(self, *words: str) -> str:
-        return run(DEVCLUSTER, "--name", self.name, *words)
+        return run(DEVCLUSTER, *self.place, *words)
 
     def directory(self, host: str) -> Path:
-        return Path(f"/var/lib/swarmd-dev/{self.name}/{host}")
+        return self._root / host
 
     def address(self, host: str) -> str:
         (line,) = (line for line in self.devcluster("status").splitlines() if line.startswith(f"{host} "))
@@ -55,10 +58,19 @@ class Docker:
 
     label = "docker"
 
-    def __init__(self, hosts: int, image: Path, managers: int = 1, cluster: bool = True) -> None:
+    def __init__(
+        self,
+        hosts: int,
+        image: Path,
+        managers: int = 1,
+        cluster: bool = True,
+        root: Path | None = None,
+        flags: Sequence[str] = (),
+    ) -> None:
         if not shutil.which("dockerd"):
             raise LookupError("docker.io is not installed")
-        self.hosts = Hosts("benchpeer", hosts, "--bare")
+        self._flags = " ".join(flags)
+        self.hosts = Hosts("benchpeer", hosts, "--bare", root=root)
         for host in self.hosts.names:
             self.start(host)
         for host in self.hosts.names:
@@ -72,10 +84,10 @@ class Docker:
         line = (
             "mount -t tmpfs tmpfs /run && export DOCKER_SERVICE_PREFER_OFFLINE_IMAGE=1 && exec dockerd "
             f"--data-root {directory}/data --exec-root {directory}/run/exec --pidfile {directory}/run/pid "
-            f"-H unix://{directory}/run/docker.sock --cgroup-parent devcluster-benchpeer/{host} "
+            f"-H unix://{directory}/run/docker.sock --cgroup-parent devcluster-benchpeer/{host} {self._flags} "
             f">{directory}/log/dockerd.log 2>&1"
         )
-        subprocess.Popen([DEVCLUSTER, "--name", self.hosts.name, "exec", host, "--", "sh", "-c", line])
+        subprocess.Popen([DEVCLUSTER, *self.hosts.place, "exec", host, "--", "sh", "-c", line])
 
     def answers(self, host: str) -> bool:
         command = ["docker", "-H", self.socket(host), "info"]
