@@ -10,11 +10,13 @@ from pathlib import Path
 _PAUSE = 0.002
 
 
-def write(file: Path, value: str | int) -> None:
-    """One write call, as the kernel wants it."""
+def write(file: Path, *values: str | int) -> None:
+    """One write call for each, as the kernel wants it."""
     fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC | os.O_TRUNC)
+    value: str | int = ""
     try:
-        os.write(fd, str(value).encode())
+        for value in values:
+            os.write(fd, str(value).encode())
     except OSError as error:
         raise OSError(error.errno, f"{os.strerror(error.errno or 0)} writing {value!r}", str(file)) from None
     finally:

@@ -8,6 +8,7 @@ import errno
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 
 from swarmd.runtime.cgroups import files
@@ -25,6 +26,7 @@ _RATES = (
 )
 _UNLIMITED = 1 << 62  # the kernel reports "no limit" as the largest multiple of a page
 _DEFAULT_SHARES = 1024
+_NO_LIMITS = Limits()
 
 
 class Hierarchy:
@@ -39,13 +41,15 @@ class Hierarchy:
         cgroup = self._cgroup(id)
         with ExitStack() as undo:
             for directory in dict.fromkeys(cgroup.directories.values()):
-                directory.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    directory.mkdir()
+                    _make(directory)
                 except FileExistsError:
                     raise Conflict(f"cgroup {directory} is there already") from None
                 undo.callback(directory.rmdir)
-            cgroup.update(limits)
+            if limits == _NO_LIMITS:  # as the kernel makes it, but for the cpuset: that starts empty
+                cgroup.limit_cpuset(limits)
+            else:
+                cgroup.update(limits)
             if rules is not None:
                 cgroup.restrict_devices(rules)
             undo.pop_all()
@@ -66,6 +70,19 @@ class Hierarchy:
     def _cgroup(self, id: str) -> "Cgroup":
         path = child(self._parent, id)
         return Cgroup(id, {name: mount / path for name, mount in self._mounts.items()})
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir()
+    except FileNotFoundError:  # the first of this parent
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir()
+
+
+def _device_text(rule: DeviceRule) -> str:
+    major, minor = ("*" if number is None else number for number in (rule.major, rule.minor))
+    return f"{rule.kind} {major}:{minor} {rule.access}"
 
 
 class Cgroup:
@@ -89,7 +106,7 @@ class Cgroup:
             files.write(cpu / "cpu.cfs_period_us", limits.cpu_period or PERIOD_US)
             files.write(cpu / "cpu.cfs_quota_us", quota)
             self._limit_realtime(cpu, limits)
-        self._limit_cpuset(limits)
+        self.limit_cpuset(limits)
         self._set("pids", "pids.max", limits.pids if limits.pids > 0 else "max", asked=limits.pids > 0)
         if memory := self._directory("memory", "memory", asked=bool(limits.memory or limits.memory_reservation)):
             self._limit_memory(memory, limits)
@@ -108,7 +125,7 @@ class Cgroup:
                 said = error.strerror
                 raise Unsupported(f"this host gives its containers no such real-time processor time: {said}") from None
 
-    def _limit_cpuset(self, limits: Limits) -> None:
+    def limit_cpuset(self, limits: Limits) -> None:
         asked = bool(limits.cpuset_cpus or limits.cpuset_mems)
         cpuset = self._directory("cpuset", "the set of CPUs", asked)
         if cpuset is None:
@@ -172,10 +189,8 @@ class Cgroup:
     def restrict_devices(self, rules: Sequence[DeviceRule]) -> None:
         if devices := self.directories.get("devices"):
             files.write(devices / "devices.deny", "a")
-            for rule in rules:
-                numbers = (("*" if number is None else number) for number in (rule.major, rule.minor))
-                text = f"{rule.kind} {':'.join(map(str, numbers))} {rule.access}"
-                files.write(devices / ("devices.allow" if rule.allow else "devices.deny"), text)
+            for allow, some in groupby(rules, lambda rule: rule.allow):
+                files.write(devices / ("devices.allow" if allow else "devices.deny"), *map(_device_text, some))
 
     def freeze(self, timeout: float = 10.0) -> None:
         if not self._freeze(timeout):

@@ -105,29 +105,36 @@ def cgroups(root: int, mount: dict[str, Any], procs: list[str]) -> None:
     attributes, _, _ = parse_options(mount.get("options", []))
     directories = [os.path.dirname(path) for path in procs]
     if len(directories) == 1:
-        _show(directories[0], root, target, attributes)
+        place = open_or_make(root, target, directory=True)
+        _show(directories[0], place, target, attributes)
+        os.close(place)
         return
     top = syscalls.new_filesystem("tmpfs", [("mode", "755"), ("size", "64k")], attributes & ~syscalls.ATTR_RDONLY)
     attach(top, root, target)
     for directory in directories:
         controllers = os.path.basename(_mount_point(directory))
-        _show(directory, root, f"{target}/{controllers}", attributes)
+        os.mkdir(controllers, 0o755, dir_fd=top)
+        place = os.open(controllers, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+        _show(directory, place, f"{target}/{controllers}", attributes)
+        os.close(place)
         for alias in controllers.split(",") if "," in controllers else ():
             os.symlink(controllers, alias, dir_fd=top)
     syscalls.set_mount_attributes(top, attributes, 0, False, target)
     os.close(top)
 
 
-def _show(directory: str, root: int, target: str, attributes: int) -> None:
+def _show(directory: str, place: int, target: str, attributes: int) -> None:
     fd = syscalls.open_tree(directory, False)
     syscalls.set_mount_attributes(fd, attributes, syscalls.PROPAGATION["private"], False, directory)
-    attach(fd, root, target)
+    syscalls.move_mount(fd, place, target)
     os.close(fd)
 
 
 def _mount_point(path: str) -> str:
-    while not os.path.ismount(path):
-        path = os.path.dirname(path)
+    """Where the hierarchy of a cgroup is mounted: above it is another file system."""
+    device = os.stat(path).st_dev
+    while path != "/" and os.stat(above := os.path.dirname(path)).st_dev == device:
+        path = above
     return path
 
 

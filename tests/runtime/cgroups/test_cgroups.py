@@ -18,6 +18,7 @@ V1_FILES = {
     "freezer": ("freezer.state",),
 }
 V2_FILES = ("cpu.max", "cpu.weight", "memory.max", "memory.low", "memory.swap.max", "pids.max", "cgroup.kill")
+_MOST = "9223372036854771712"
 LIMITS = Limits(nano_cpus=1_500_000_000, memory=64 << 20, memory_reservation=32 << 20, pids=99, cpu_shares=512)
 
 
@@ -30,7 +31,8 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         mkdir(self, mode, parents, exist_ok)
         controller = self.relative_to(tmp_path).parts[0]
         for name in ("cgroup.procs", "cgroup.subtree_control", *V1_FILES.get(controller, V2_FILES)):
-            (self / name).write_text("9223372036854771712" if name.endswith("limit_in_bytes") else "")
+            unlimited = {"memory.limit_in_bytes": _MOST, "memory.memsw.limit_in_bytes": _MOST, "pids.max": "max"}
+            (self / name).write_text(unlimited.get(name, ""))
 
     monkeypatch.setattr(Path, "mkdir", filling)
     monkeypatch.setattr(Path, "rmdir", lambda self: shutil.rmtree(self))
