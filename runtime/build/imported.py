@@ -13,7 +13,7 @@ from swarmd.runtime.errors import Invalid, NotFound, RuntimeFault
 from swarmd.runtime.images import arrivals
 from swarmd.runtime.images.arrivals import Source
 from swarmd.runtime.images.blobs import matches
-from swarmd.runtime.images.image import Variant
+from swarmd.runtime.images.image import Variant, check_layers
 from swarmd.runtime.images.manifests import (
     Configuration,
     Descriptor,
@@ -89,7 +89,7 @@ class Imported:
                 await arrivals.layer(
                     images, lease, self._source.blob, descriptor, step.diff_id, self._name, arrivals.silent
                 )
-            elif not (images.blobs.has(descriptor.digest) and images.layers.has(step.diff_id)):
+            elif not (images.blobs.holds(descriptor) and images.layers.has(step.diff_id)):
                 return None
             lease.blobs.add(descriptor.digest)
             lease.layers.add(step.diff_id)
@@ -122,6 +122,7 @@ async def _remote(name: str, wanted: Platform, look: Look) -> Imported:
         data = await _document(source, target, name)
     manifest = parse(data, Manifest, name)
     document = parse(await _document(source, manifest.config, name), WithSteps, name)
+    check_layers(manifest, document, name)
     return _imported(name, document, manifest.layers, source)
 
 
