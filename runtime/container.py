@@ -95,13 +95,21 @@ class Container:
     async def _launch(self) -> None:
         self.directory.forget_run()
         self._idle.clear()
+        # What a host that goes down must not forget of a start is put on its disk while the start goes on.
+        self.record = msgspec.structs.replace(
+            self.record, version=self.record.version + 1, boot=files.boot_id(), begun=time.time_ns()
+        )
+        syncing = asyncio.create_task(asyncio.to_thread(self.directory.save, self.record, True))
         try:
-            run = await self._spawn()
+            try:
+                run = await self._spawn()
+            finally:
+                await asyncio.shield(syncing)
         except BaseException as error:
             await asyncio.shield(self._abandon(error))
             raise
         self._hold(run)
-        self._save(True, True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
+        self._save(False, True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
         self._publish("start")
         for connection, streams in self._waiting.take():  # they came while it started
             with contextlib.suppress(Conflict):
@@ -162,6 +170,9 @@ class Container:
 
         A run that ended meanwhile is concluded here, so that nobody ever sees it running.
         """
+        if self.record.boot not in ("", files.boot_id()):
+            # The host went down before what became of a start was on its disk: it may have been told that it runs.
+            self._save(True, True, phase=Phase.RUNNING, pid=0, started=self.record.begun, exit=None)
         run = self.directory.run() or (BEFORE_THE_CRASH if self.running else None)
         if run and run.pid and self.state.exit and run.started == self.state.started:
             self.directory.forget_run()  # it was concluded; only this was still to be done
@@ -183,6 +194,8 @@ class Container:
                 if run.pid and not self.running:  # its start was not recorded any more
                     self._save(False, True, started=run.started)
                 await self._conclude()
+        if self.record.boot:  # a start that came to nothing
+            self._save(True, self.record.wanted, phase=self.state.phase)
         policy = self.state.config.restart
         if restart.wanted_at_boot(policy, self.record.wanted, bool(self.state.started)):
             self._want(True)
@@ -570,7 +583,10 @@ class Container:
 
     def _save(self, durable: bool, wanted: bool, /, **changes: object) -> None:
         state = msgspec.structs.replace(self.state, **changes)
-        self.record = Record(state=state, wanted=wanted, version=self.record.version + 1)
+        record = msgspec.structs.replace(self.record, state=state, wanted=wanted, version=self.record.version + 1)
+        # Either is the outcome of a start that was under way.
+        over = "phase" in changes or wanted != self.record.wanted
+        self.record = msgspec.structs.replace(record, boot="", begun=0) if over else record
         self.directory.save(self.record, durable)
 
     def attributes(self) -> dict[str, str]:

@@ -19,6 +19,7 @@ from swarmd.runtime.events import Events
 from swarmd.runtime.model import BindMount, ContainerConfig, ContainerState, ImageMount, NetworkState, PortMapping
 from swarmd.runtime.ports import CompileSeccomp, Filter, Images, Networks, Sandbox
 from swarmd.runtime.spawner_client import Spawner
+from swarmd.runtime.stages import files
 from swarmd.runtime.userns import UserNamespaces, wanted_size
 
 
@@ -90,9 +91,7 @@ async def prepare(state: ContainerState, directory: Path, host: Host, find_peer:
         "config.json": msgspec.json.encode(document),
     }
     for name, content in contents.items():
-        path = directory / name
-        path.write_bytes(content)
-        path.chmod(0o644)
+        files.put_new(f"{directory}/{name}", content)
     return sandbox
 
 

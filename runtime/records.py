@@ -13,6 +13,7 @@ name begins with a dot was being made or removed, and is nobody's.
 import contextlib
 import logging
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,11 +29,14 @@ class Record(Struct, frozen=True):
     """wanted: the user has started it and not stopped it, so its restart policy applies.
 
     version: grows with each save.
+    boot, begun: of a start that is under way, in which boot of the host it was begun, and when in ns.
     """
 
     state: ContainerState
     wanted: bool = False
     version: int = 0
+    boot: str = ""
+    begun: int = 0
 
 
 class Run(Struct, frozen=True):
@@ -57,6 +61,8 @@ BEFORE_THE_CRASH = Run(boot="", shim=0, shim_start=0)
 class Directory:
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._synced = 0  # the version in state.json
+        self._syncing = threading.Lock()
 
     def make(self, record: Record) -> None:
         """Make it whole or not at all."""
@@ -73,9 +79,15 @@ class Directory:
         files.sync_directory(str(self.path.parent))
 
     def save(self, record: Record, durable: bool) -> None:
+        """May be called in a thread: an older version does not take the place of a newer one."""
         # Two files: one that is not synced must never take the place of one that is.
-        name = "state.json" if durable else "observed.json"
-        files.replace(str(self.path / name), msgspec.json.encode(record), durable)
+        if not durable:
+            files.replace(str(self.path / "observed.json"), msgspec.json.encode(record), durable=False)
+            return
+        with self._syncing:
+            if record.version > self._synced:
+                files.replace(str(self.path / "state.json"), msgspec.json.encode(record))
+                self._synced = record.version
 
     def record(self) -> Record:
         """Raises OSError or msgspec.DecodeError for one that can't be read."""

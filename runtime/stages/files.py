@@ -41,6 +41,16 @@ def put(path: str, text: str) -> None:
         os.close(fd)
 
 
+def put_new(path: str, data: bytes) -> None:
+    """Make a file, or make it anew, that everybody may read."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.fchmod(fd, 0o644)
+        write_all(fd, data)
+    finally:
+        os.close(fd)
+
+
 def replace(path: str, data: bytes, durable: bool = True) -> None:
     """Write a file so that a reader, and with durable a crashed host, sees the old content or the new, never half."""
     temporary = f"{path}.tmp"

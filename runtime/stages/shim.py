@@ -40,7 +40,9 @@ def warm() -> None:
     """Do beforehand what can be, and what copies the memory shared with the spawner that a start writes to."""
     # Nothing here makes cycles, and a collection would write to every page shared with the spawner.
     gc.disable()
-    json.loads(files.dump_json({"boot": files.boot_id(), "start": files.start_time(os.getpid())}))
+    syscalls.set_title("swarmd-spawner")
+    of_a_size = [*map(str, range(2000))]  # of what a config.json takes
+    json.loads(files.dump_json({"boot": files.boot_id(), "start": files.start_time(os.getpid()), "more": of_a_size}))
 
 
 def _answer(reply: int, value: dict[str, Any]) -> None:
