@@ -14,7 +14,7 @@ from swarmd.swarmctl.parser import Args
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from swarmd.swarmctl.build_context import Context
     from swarmd.swarmctl.http import Response
@@ -55,16 +55,17 @@ class Watch:
 
             warn(self._context.skipped)
 
-    def follow(self, response: Response) -> Built:
+    def follow(self, ask: Callable[[], Response]) -> Built:
+        """ask: sends the request. Refusal with the daemon's words when the build fails."""
         built = self._built
-        with response:
-            try:
+        try:
+            with ask() as response:
                 for line in response:
                     if line.strip():
                         self._take(line.decode(errors="replace"))
-            except BaseException:
-                self._shown.end(None)
-                raise
+        except BaseException:
+            self._shown.end(None)
+            raise
         self._shown.end(built if built.id else None)
         return built
 

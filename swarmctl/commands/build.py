@@ -95,7 +95,7 @@ def build(client: Client, args: Args) -> int:
     try:
         watch = Watch(Quiet(sys.stderr) if args.check else display(args), source.context)
         body = _body(more, watch.sending(_compressed(content) if args.compress else content))
-        found = watch.follow(client.send("/build", body, headers, **query, **source.query))
+        found = watch.follow(lambda: client.send("/build", body, headers, **query, **source.query))
         if args.check:
             print(*(found.warnings or ["nothing is doubtful in the Dockerfile"]), sep="\n")
             return 1 if found.warnings else 0
