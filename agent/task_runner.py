@@ -159,7 +159,7 @@ class TaskRunner:
     async def _perform(self, action: Action, observed: Observed) -> None:
         match action:
             case Action.PREPARE:
-                await self._controller.prepare()
+                await self._unless_unwanted(self._controller.prepare())
             case Action.START:
                 await self._controller.start()
             case Action.SHUTDOWN:
@@ -180,6 +180,23 @@ class TaskRunner:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             for task in both:
                 task.cancel()
+
+    async def _unless_unwanted(self, work: Coroutine[Any, Any, None]) -> None:
+        """To its end, or, as getting an image may take long, until managers want the task to end."""
+        both = [asyncio.ensure_future(work), asyncio.ensure_future(self._wait_until_unwanted())]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if both[0].done():
+                both[0].result()
+        finally:
+            for one in both:
+                one.cancel()
+            await asyncio.wait(both)
+
+    async def _wait_until_unwanted(self) -> None:
+        while self._task.desired_state < SHUTDOWN:
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _wait_for_change(self) -> None:
         await self._changed.wait()

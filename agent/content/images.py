@@ -21,6 +21,8 @@ from swarmd.runtime.images.references import Reference
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.registry import Credentials, Registries
 
+FRESH = 0.2  # s, in which managers are not asked again who holds an image
+
 
 class ClusterImages:
     def __init__(
@@ -83,11 +85,15 @@ class ClusterImages:
         image = newest.image
         target = Descriptor(media_type=image.media_type, digest=image.digest, size=image.target_size)
 
+        known, until = [newest], 0.0
+
         async def holders() -> Sequence[Holder]:
-            try:
-                return reachable(await self._managers.holders("", target.digest), self._node_id)
-            except Unavailable:
-                return [newest]  # it goes on without managers
+            nonlocal known, until
+            if self._clock.monotonic() > until:
+                with suppress(Unavailable):  # it goes on without managers
+                    known = reachable(await self._managers.holders("", target.digest), self._node_id)
+                until = self._clock.monotonic() + FRESH
+            return known
 
         with self._inventory.coming(target, str(name)):
             async with GrpcPeers(self._credentials) as peers:

@@ -1,9 +1,9 @@
 """Other nodes' content, by gRPC: what the source asks them, and in which words they say no."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, cast
 
 import grpc
 from grpc import aio
@@ -11,6 +11,7 @@ from grpc import aio
 from swarmd.proto import content_pb2 as pb
 from swarmd.proto import content_pb2_grpc
 from swarmd.proto.dispatcher_pb2 import Holder
+from swarmd.proto.rpc import MARK
 from swarmd.proto.tls import channel_options
 
 ANSWER = 2.0  # s, for what a node has
@@ -89,13 +90,18 @@ class GrpcPeers:
 
 
 def _words(error: aio.AioRpcError) -> str:
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED) and not _is_ours(error):
-        return "it does not answer"
-    return error.details() or error.code().name.lower()
+    return "it does not answer" if is_silence(error) else error.details() or error.code().name.lower()
 
 
-def _is_ours(error: aio.AioRpcError) -> bool:
-    return any(key == "swarmd-error" for key, _ in error.trailing_metadata() or ())
+def is_silence(error: aio.AioRpcError) -> bool:
+    """The node did not say no: it could not be reached, or the connection broke."""
+    if any(key == MARK for key, _ in _pairs(error)):
+        return False
+    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def _pairs(error: aio.AioRpcError) -> Iterable[tuple[str, str | bytes]]:
+    return cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
 
 
 def reachable(holders: Sequence[Holder], own_id: str) -> list[Holder]:

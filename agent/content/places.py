@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from swarmd.runtime.errors import Exhausted
 
 MOST = 2  # nodes
+SMALL = 64 * 1024  # bytes of content that needs no place: descriptions of images, mostly
 LINGER = 1.0  # s that a node keeps its place between two pieces of content
 
 

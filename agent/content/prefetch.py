@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 from grpc import aio
 
-from swarmd.agent.content.peers import GrpcPeers
+from swarmd.agent.content.peers import GrpcPeers, is_silence
 from swarmd.proto.content_pb2 import FetchProgress, FetchRequest
 from swarmd.proto.objects_pb2 import Node
 from swarmd.proto.rpc import mapped
+
+ATTEMPTS = 3  # a connection may break on a node that has much to do
 
 
 async def fetch_on(
@@ -18,11 +20,14 @@ async def fetch_on(
     address = f"{node.description.addr}:{node.description.agent_port}"
     asked = FetchRequest(image=image, name=name, registry_auth=registry_auth)
     async with GrpcPeers(credentials) as peers:
-        call = peers.stub(node.id, address).Fetch(asked)
-        try:
-            async for progress in call:
-                yield progress
-        except aio.AioRpcError as error:
-            raise mapped(error, "its agent") from None
-        finally:
-            call.cancel()
+        for attempt in range(1, ATTEMPTS + 1):
+            call = peers.stub(node.id, address).Fetch(asked)
+            try:
+                async for progress in call:
+                    yield progress
+                return
+            except aio.AioRpcError as error:
+                if not is_silence(error) or attempt == ATTEMPTS:
+                    raise mapped(error, "its agent") from None
+            finally:
+                call.cancel()

@@ -7,22 +7,24 @@ as well, as far as they are: whoever begins later reads from one who began befor
 
 import asyncio
 import random
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from swarmd.agent.content.peers import Busy, Lost, Peers
+from swarmd.agent.content.places import SMALL
 from swarmd.proto.clock import Clock
 from swarmd.proto.dispatcher_pb2 import Holder
 from swarmd.runtime.errors import NotFound
 from swarmd.runtime.images.manifests import Descriptor
 
-ALONE = 0.5  # s, in which a node looks for one that it has to itself; then it shares
+ALONE = 2.0  # s, in which a node looks for one that it has to itself; then it shares
 SHARED_BY = 2  # nodes
-PAUSE = 0.1  # s, between looks, up to double
+PAUSE = 0.06  # s, between looks, up to double
 PASSES = 3  # in vain, one after another, are enough if all answer
 PATIENCE = 5.0  # s, with those that don't
-ASKED = (3, 6)  # nodes in one look, of those that have all of it and of those that are receiving it
+ASKED = (3, 12)  # nodes in one look, of those that have all of it and of those that are receiving it
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class ClusterSource:
                 raise NotFound(f"content {descriptor.digest} is on no node that answers")
             sharing = 1 if self._clock.monotonic() - since < ALONE else SHARED_BY
             before = offset
-            for offer in self._by_preference(offers, sharing):
+            for offer in self._by_preference(offers, sharing if descriptor.size > SMALL else sys.maxsize):
                 pieces = self._peers.read(offer.holder, descriptor.digest, offset, sharing)
                 try:
                     async with aclosing(pieces):
@@ -91,9 +93,9 @@ class ClusterSource:
             elif offset < descriptor.size:
                 await self._clock.sleep(PAUSE * self._rng.uniform(1, 2))
 
-    def _by_preference(self, offers: Sequence[Offer], sharing: int) -> list[Offer]:
-        """Those with room, the emptiest first."""
-        free = [offer for offer in offers if offer.readers < sharing]
+    def _by_preference(self, offers: Sequence[Offer], readers: int) -> list[Offer]:
+        """Those with fewer readers, the emptiest first."""
+        free = [offer for offer in offers if offer.readers < readers]
         self._rng.shuffle(free)
         return sorted(free, key=lambda offer: offer.readers)
 

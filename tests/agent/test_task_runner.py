@@ -224,3 +224,23 @@ async def test_a_container_that_vanished_is_still_named() -> None:
         await controller.become(Observed())
     last = run.reported[-1]
     assert (last.state, last.err, last.container.container_id) == (FAILED, "the task's container is gone", "c1")
+
+
+class SlowController(FakeController):
+    """Its image never comes."""
+
+    async def prepare(self) -> None:
+        self._call("prepare")
+        await asyncio.Event().wait()
+
+
+async def test_a_task_that_is_not_wanted_any_more_waits_for_no_image() -> None:
+    controller = SlowController()
+    run = Run(controller, a_task(READY))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run.runner.run())
+        await run.reach(PREPARING)
+        run.runner.update(a_task(RUNNING))
+        run.runner.update(a_task(SHUTDOWN))
+        await run.reach(SHUTDOWN)
+    assert controller.verbs == ["prepare"]
