@@ -87,6 +87,13 @@ class Registry:
         self._ask("PUT", f"/v2/{name}/manifests/latest", json.dumps(manifest).encode(), _MANIFEST)
         return f"{self.host}/{name}:latest"
 
+    def has(self, name: str) -> bool:
+        """Whether the manifest is there, which the registry takes only when it has the layers."""
+        try:
+            return bool(self._ask("GET", f"/v2/{name}/manifests/latest").status == 200)
+        except OSError:
+            return False
+
     def _upload(self, name: str, blob: bytes, kind: str) -> dict[str, object]:
         place = self._ask("POST", f"/v2/{name}/blobs/uploads/", b"").headers["Location"]
         self._ask("PUT", f"{place}&digest={_digest(blob)}", blob, "application/octet-stream")

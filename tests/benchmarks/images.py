@@ -209,13 +209,20 @@ def pull(name: str, content: Callable[[], bytes], on_disk: bool = False) -> Call
                     1 if on_disk else rounds,
                     systems,
                     lambda system: seconds(system.command("pull", ref)),
-                    lambda system: run(*system.command("rmi", "-f", ref), check=False),
+                    lambda system: remove(system, ref),
                 )
             finally:
                 registry.close()
         return compared(name, samples, 0.8)
 
     return measure
+
+
+def remove(system: System, ref: str) -> None:
+    """Have it gone, or the next pull would find it and measure nothing."""
+    run(*system.command("rmi", "-f", ref), check=False)  # before the first round it is not there
+    if subprocess.run(system.command("image", "inspect", ref), capture_output=True, check=False).returncode == 0:
+        raise RuntimeError(f"{system.label} still has {ref} after it was removed")
 
 
 def push(work: Path, peers: Sequence[str], rounds: int) -> list[Row]:
@@ -229,9 +236,14 @@ def push(work: Path, peers: Sequence[str], rounds: int) -> list[Row]:
             for system in systems.values():
                 run(*system.command("pull", ref))
                 run(*system.command("tag", ref, there))
-            samples = alternate(
-                rounds, systems, lambda system: seconds(system.command("push", there)), lambda _: empty.start()
-            )
+
+            def pushed(system: System) -> float:
+                took = seconds(system.command("push", there))
+                if not empty.has("content"):
+                    raise RuntimeError(f"{system.label} says that it has pushed {there}, and the registry has it not")
+                return took
+
+            samples = alternate(rounds, systems, pushed, lambda _: empty.start())
         finally:
             origin.close()
             empty.close()
@@ -316,5 +328,5 @@ FIGURES = {
     "pull-disk": pull("pull, many small files (disk)", root_of_small_files, on_disk=True),
     "push": push,
     "build": build,
-    "memory": memory_of_pull,
+    "pull-memory": memory_of_pull,
 }
