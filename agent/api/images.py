@@ -13,6 +13,7 @@ from swarmd.agent.api.image_events import told
 from swarmd.agent.api.interface import Engine, services
 from swarmd.agent.api.streams import answer
 from swarmd.proto.errors import Conflict, Invalid
+from swarmd.runtime.errors import NotFound
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import Platform, parse_platform
 from swarmd.runtime.images.references import Reference, familiar
@@ -64,7 +65,10 @@ async def tag(request: web.Request) -> web.Response:
 
 async def remove(request: web.Request) -> web.Response:
     engine, name, force = services(request).engine, request.match_info["name"], query.flag(request, "force")
-    image = _image(request)
+    try:
+        image = _image(request)
+    except NotFound:
+        return answer(await _remove_damaged(engine, name, force))
     if platforms := request.query.getall("platforms", []):
         return answer(await _remove_platforms(engine, image, [_platform(text) for text in platforms]))
     return answer(await _remove(engine, image, name, force))
@@ -85,9 +89,20 @@ async def _remove(engine: Engine, image: Image, name: str, force: bool) -> list[
     taken: list[str] = []
     gone = ""
     for ref in given or (image.id,):
-        names, gone = await engine.images.remove(ref, force=force, in_use=bool(users))
+        names, gone = await engine.images.remove(ref, force=force, in_use=lambda: bool(_users(engine, image)))
         taken += names
     return _removed(engine, image, taken, gone)
+
+
+async def _remove_damaged(engine: Engine, name: str, force: bool) -> list[dict[str, str]]:
+    """One that is listed and can't be read any more. Raises NotFound for what isn't listed."""
+    entry = engine.images.entry(name)
+    meant = {entry.target.digest, *entry.refs, *map(familiar, entry.refs)}
+    for state in engine.list():
+        if {state.image_id, state.config.image} & meant:
+            raise Conflict(f"image {name} is used by container {state.name} ({state.id[:12]}): remove that first")
+    taken, gone = await engine.images.remove(name, force=force)
+    return [{"Untagged": familiar(ref)} for ref in taken] + ([{"Deleted": gone}] if gone else [])
 
 
 def _names_meant(image: Image, name: str) -> tuple[str, ...]:

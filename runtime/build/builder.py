@@ -17,6 +17,7 @@ from swarmd.runtime.build.workshop import Containers, Workshop
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.arrivals import Chunks
 from swarmd.runtime.images.image import Image
+from swarmd.runtime.images.room import room_on
 from swarmd.runtime.images.store import ImageStore, in_thread
 from swarmd.runtime.images.unpacking.compression import compression_of, decompressed
 from swarmd.runtime.model import Struct
@@ -55,7 +56,7 @@ class Context(Struct, frozen=True):
 class Builder:
     def __init__(self, root: Path, private: Path, images: ImageStore, containers: Containers, spawner: Spawner) -> None:
         """root: what is kept, on the file system of the images; private: a directory in memory, for secrets."""
-        self.cache = Cache(root)
+        self.cache = Cache(root, images.flushed)
         self._workshop = Workshop(root, private, images, containers, spawner)
         self._images = images
         images.keep(self.cache.needed)
@@ -69,10 +70,11 @@ class Builder:
         """Take in a tar, compressed or not; Invalid if it is none."""
         with self._workshop.place() as place:
             raw, tar = place / "raw", place / "context.tar"
-            with raw.open("wb") as out:
-                async for chunk in content:
-                    await in_thread(partial(out.write, chunk))
-            await in_thread(lambda: _decompress(raw, tar))
+            with room_on(self._images.root):
+                with raw.open("wb") as out:
+                    async for chunk in content:
+                        await in_thread(partial(out.write, chunk))
+                await in_thread(lambda: _decompress(raw, tar))
             yield Context(tree=await self._workshop.index(tar, place, "the build context"), place=place)
 
     @asynccontextmanager

@@ -32,7 +32,10 @@ class Layer(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """layer None: the step changed nothing. Times in ns since the epoch; size in bytes, of the blob and the files."""
+    """layer None: the step changed nothing. Times in ns since the epoch; size in bytes, of the blob and the files.
+
+    boot: of the host, when the layer came here, which was at `came`.
+    """
 
     key: str
     description: str
@@ -41,6 +44,8 @@ class Record(Struct, frozen=True):
     layer: Layer | None = None
     size: int = 0
     uses: int = 1
+    boot: str = ""
+    came: int = 0
 
 
 class CacheMount(Struct, frozen=True):
@@ -57,16 +62,22 @@ def key(kind: str, *parts: Any) -> str:
 
 
 class Cache:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, flushed: int = 0) -> None:
+        """flushed: ns since the epoch, when the image store's content was last flushed to the disk."""
         self._records, self._mounts = root / "records", root / "mounts"
         self._records.mkdir(parents=True, exist_ok=True)
         self._mounts.mkdir(exist_ok=True)
         self._known: dict[str, Record] = {}
         for path in self._records.iterdir():
-            try:
-                self._known[path.name] = msgspec.json.decode(path.read_bytes(), type=Record)
-            except msgspec.DecodeError:  # written by another version, or not to its end
+            record = _read(path)
+            # A layer that came after the last flush is whole unless the host went down since.
+            if record and (record.boot == files.boot_id() or record.came <= flushed):
+                self._known[path.name] = record
+            else:
                 path.unlink()
+        for path in self._mounts.iterdir():
+            if path.suffix:  # was being made or removed
+                shutil.rmtree(path)
 
     def find(self, key: str) -> Record | None:
         """A record, which counts as used from now on."""
@@ -80,12 +91,13 @@ class Cache:
     def add(self, key: str, description: str, layer: Layer | None, size: int) -> Record:
         now = time.time_ns()
         record = Record(key=key, description=description, created=now, used=now, layer=layer, size=size)
+        return self.take(record)
+
+    def take(self, record: Record) -> Record:
+        """One whose layer has just come here, maybe from another host."""
+        record = msgspec.structs.replace(record, boot=files.boot_id(), came=time.time_ns())
         self._save(record)
         return record
-
-    def take(self, record: Record) -> None:
-        """One that another host has made."""
-        self._save(record)
 
     def list(self) -> Sequence[Record]:
         return [*self._known.values()]
@@ -141,3 +153,12 @@ class Cache:
         with contextlib.suppress(FileNotFoundError):
             mount.path.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _read(path: Path) -> Record | None:
+    """None for what was written by another version, or not to its end."""
+    try:
+        record = msgspec.json.decode(path.read_bytes(), type=Record)
+    except msgspec.DecodeError:
+        return None
+    return record if record.key == path.name else None

@@ -8,6 +8,7 @@ What a step makes is found by a key that is a pure function of content (cache.py
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -212,12 +213,18 @@ class Build:
         return of_image(image)
 
     async def _found(self, ref: str, platform: Platform) -> Image:
+        other = ""  # what is here, and is not of the platform
         if not self.request.pull:
-            try:
-                return self.images.get(ref).of(platform)
-            except NotFound:
-                pass
-        return (await self._pull(ref, platform, self.request.pull)).of(platform)
+            with contextlib.suppress(NotFound):
+                image = self.images.get(ref)
+                try:
+                    return image.of(platform)
+                except NotFound as error:
+                    other = f"{error}; "
+        try:
+            return (await self._pull(ref, platform, self.request.pull)).of(platform)
+        except NotFound as error:
+            raise NotFound(f"{other}{error}") from None
 
     async def _image(self, snapshot: Snapshot, lease: Lease) -> Image:
         if self.request.labels:
@@ -285,7 +292,7 @@ class Build:
             layer = record.layer
             self.lease.blobs.add(layer.descriptor.digest)
             self.lease.layers.add(layer.diff_id)
-            if not (self.images.blobs.has(layer.descriptor.digest) and self.images.layers.has(layer.diff_id)):
+            if not (self.images.blobs.holds(layer.descriptor) and self.images.layers.has(layer.diff_id)):
                 self.cache.forget(key)
                 return None
         return record

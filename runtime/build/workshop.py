@@ -181,7 +181,7 @@ class Keep:
             async with images.only_one(packed.digest), images.only_one(f"unpacked {packed.diff_id}"):
                 if not images.layers.has(packed.diff_id):
                     await self._adopt(upper, file, packed.diff_id)
-                if not images.blobs.has(packed.digest):
+                if images.blobs.size(packed.digest) != packed.size:
                     images.blobs.adopt(file, packed.digest)
         finally:
             file.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ digests what it reads: a layer is adopted when both its digests are what its man
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from swarmd.runtime.errors import Invalid
+from swarmd.runtime.errors import Invalid, NotFound
 from swarmd.runtime.images.blobs import digest_of, matches
 from swarmd.runtime.images.coming import Coming
 from swarmd.runtime.images.image import check_layers
@@ -117,7 +118,7 @@ async def fetch(
 
 async def _document(store: ImageStore, lease: Lease, source: Source, wanted: Descriptor, what: str) -> bytes:
     lease.blobs.add(wanted.digest)
-    if store.blobs.has(wanted.digest):
+    with contextlib.suppress(NotFound, Invalid):  # not here, or damaged
         return store.blobs.read(wanted.digest)
     data = await source.document(wanted)
     if not matches(data, wanted.digest):
@@ -160,16 +161,15 @@ async def layer(
     lease.blobs.add(descriptor.digest)
     lease.layers.add(diff_id)
     async with store.only_one(descriptor.digest), store.only_one(f"unpacked {diff_id}"):
-        has_blob, has_files = store.blobs.has(descriptor.digest), store.layers.has(diff_id)
+        has_blob, has_files = store.blobs.holds(descriptor), store.layers.has(diff_id)
         if has_blob and has_files:
             report(Progress(id=id, status="Already exists"))
             return
         with store.arriving.receiving(descriptor.digest) as coming:
-            if has_blob:
-                arrival = await _unpacked(store, store.blobs.path(descriptor.digest), report, id)
-            elif has_files:
+            arrival = await _unpacked(store, descriptor, diff_id, report) if has_blob else None
+            if arrival is None and has_files:
                 arrival = await _measured(store, _counted(blob(descriptor), descriptor, report), coming)
-            else:
+            elif arrival is None:
                 arrival = await receive(store, _counted(blob(descriptor), descriptor, report), report, id, coming)
             try:
                 if (arrival.digest, arrival.size) != (descriptor.digest, descriptor.size):
@@ -260,14 +260,21 @@ def _write_all(out: BinaryIO, data: bytes) -> None:
         left = left[out.write(left) :]
 
 
-async def _unpacked(store: ImageStore, blob: Path, report: Report, id: str) -> Arrival:
+async def _unpacked(store: ImageStore, descriptor: Descriptor, diff_id: str, report: Report) -> Arrival | None:
+    """A layer of the blob that is here; None if that is damaged, and must come again."""
     making = store.layers.prepare()
-    report(Progress(id=id, status="Extracting"))
+    report(Progress(id=short(descriptor.digest), status="Extracting"))
+    came = None
     try:
-        return Arrival(None, making, await store.workers.unpack(blob, making / "tree", None))
+        with contextlib.suppress(Invalid):
+            came = await store.workers.unpack(store.blobs.path(descriptor.digest), making / "tree", None)
+        if came and (came.digest == descriptor.digest or came.diff_id == diff_id):
+            return Arrival(None, making, came)
     except BaseException:
         await in_thread(partial(remove, making))
         raise
+    await in_thread(partial(_remove, store.blobs.doom(descriptor.digest), making))
+    return None
 
 
 async def _measured(store: ImageStore, chunks: Chunks, coming: Coming) -> Arrival:

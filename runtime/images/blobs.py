@@ -31,6 +31,13 @@ class Blobs:
     def has(self, digest: str) -> bool:
         return self.path(digest).exists()
 
+    def holds(self, wanted: Descriptor) -> bool:
+        """Whether a blob is here with as many bytes as it should have: what is damaged is to come again."""
+        try:
+            return self.path(wanted.digest).stat().st_size == wanted.size
+        except FileNotFoundError:
+            return False
+
     def size(self, digest: str) -> int:
         """In bytes; 0 for one that is not here."""
         try:
@@ -39,26 +46,41 @@ class Blobs:
             return 0
 
     def read(self, digest: str) -> bytes:
+        """A document. Raises NotFound, and Invalid for one that is damaged."""
         try:
-            return self.path(digest).read_bytes()
+            data = self.path(digest).read_bytes()
         except FileNotFoundError:
             raise NotFound(f"content {digest} is not on this node") from None
+        if not matches(data, digest):
+            raise Invalid(f"content {digest} on this node is damaged")
+        return data
 
     def write(self, data: bytes, media_type: str) -> Descriptor:
         """Durable when it returns, but for its directory's entry."""
         described = Descriptor(media_type=media_type, digest=digest_of(data), size=len(data))
-        if not self.has(described.digest):
-            making = self.temporary()
+        with contextlib.suppress(NotFound, Invalid):
+            self.read(described.digest)
+            return described
+        making = self.temporary()
+        try:
             with making.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             making.rename(self.path(described.digest))
+        finally:
+            making.unlink(missing_ok=True)
         return described
 
     def adopt(self, file: Path, digest: str) -> None:
-        """Take a file that is known to have this digest; it is moved away."""
-        file.rename(self.path(digest))
+        """Take a file that is known to have this digest; it is moved away, or removed when the blob is here.
+
+        One that is here is on the disk already, and this one need not be.
+        """
+        if self.has(digest) and self.size(digest) == file.stat().st_size:
+            file.unlink()
+        else:
+            file.rename(self.path(digest))
 
     def temporary(self) -> Path:
         """A name for something in the making, on the same file system."""

@@ -98,7 +98,7 @@ def passing(config: ImageConfig, layers: Sequence[Path]) -> Image:
 
 
 def read(blobs: Blobs, layers: Layers, entry: Entry) -> Image:
-    """Raises NotFound or Invalid where content that the entry stands for is gone or damaged."""
+    """Raises NotFound or Invalid where content that the entry stands for is gone, or as its size shows damaged."""
     target = entry.target
     data = blobs.read(target.digest)
     if is_index(target.media_type, data, target.digest):
@@ -128,13 +128,11 @@ def _image(id: str, target: Descriptor, refs: tuple[str, ...], updated: int, var
 
 def is_here(blobs: Blobs, layers: Layers, manifest: Descriptor) -> bool:
     """Whether a manifest, its configuration, its blobs and its unpacked layers are all on this node."""
-    if not blobs.has(manifest.digest):
+    try:
+        _variant(blobs, layers, manifest)
+    except (NotFound, Invalid):
         return False
-    document = parse(blobs.read(manifest.digest), Manifest, manifest.digest)
-    needed = (document.config.digest, *(layer.digest for layer in document.layers))
-    if not all(map(blobs.has, needed)):
-        return False
-    return all(map(layers.has, configuration(blobs, document.config.digest).rootfs.diff_ids))
+    return True
 
 
 def configuration(blobs: Blobs, digest: str) -> Configuration:
@@ -145,6 +143,10 @@ def _variant(blobs: Blobs, layers: Layers, manifest: Descriptor) -> Variant:
     document = parse(blobs.read(manifest.digest), Manifest, manifest.digest)
     config = configuration(blobs, document.config.digest)
     check_layers(document, config, manifest.digest)
+    if lost := [layer.digest for layer in document.layers if not blobs.holds(layer)]:
+        raise NotFound(f"its content {lost[0]} is gone or cut off")
+    if lost := [diff_id for diff_id in config.rootfs.diff_ids if not layers.has(diff_id)]:
+        raise NotFound(f"the files of its layer {lost[0]} are gone")
     sizes = [manifest.size, document.config.size, *(layer.size for layer in document.layers)]
     return Variant(
         manifest=manifest.bare,
@@ -163,19 +165,21 @@ def check_layers(manifest: Manifest, config: Configuration, what: str) -> None:
 
 
 def digests_of(blobs: Blobs, target: Descriptor) -> tuple[set[str], set[str]]:
-    """The digests of all that a target needs and is here: of blobs, and diff ids of layers."""
+    """The digests of all that a target needs: of blobs, and diff ids of layers.
+
+    Raises NotFound or Invalid where a document is gone or damaged, so that nobody knows.
+    """
     needed, unpacked = {target.digest}, set[str]()
-    if not blobs.has(target.digest):
-        return needed, unpacked
     data = blobs.read(target.digest)
     if is_index(target.media_type, data, target.digest):
         for manifest in parse(data, Index, target.digest).manifests:
-            below = digests_of(blobs, manifest)
-            needed, unpacked = needed | below[0], unpacked | below[1]
-        return needed, unpacked
+            if blobs.has(manifest.digest):  # of other platforms' images there is none
+                below = digests_of(blobs, manifest)
+                needed, unpacked = needed | below[0], unpacked | below[1]
+        return needed | {one.digest for one in parse(data, Index, target.digest).manifests}, unpacked
     document = parse(data, Manifest, target.digest)
     needed |= {document.config.digest, *(layer.digest for layer in document.layers)}
-    if blobs.has(document.config.digest):
-        with contextlib.suppress(Invalid):  # an artefact that is no image has no layers to unpack
-            unpacked |= {*configuration(blobs, document.config.digest).rootfs.diff_ids}
+    described = blobs.read(document.config.digest)
+    with contextlib.suppress(Invalid):  # an artefact that is no image has no layers to unpack
+        unpacked |= {*parse(described, Configuration, document.config.digest).rootfs.diff_ids}
     return needed, unpacked

@@ -27,13 +27,14 @@ class Layers:
         return self._place(diff_id) / "tree"
 
     def has(self, diff_id: str) -> bool:
-        return self._place(diff_id).exists()
+        """Whether it is here with both its parts: one that has lost a part is to come again."""
+        place = self._place(diff_id)
+        return _size(place) is not None and (place / "tree").is_dir()
 
     def size(self, diff_id: str) -> int:
         """Bytes of the layer's files; 0 for one that is not here."""
-        if diff_id not in self._sizes:
-            with contextlib.suppress(FileNotFoundError):
-                self._sizes[diff_id] = int((self._place(diff_id) / "size").read_text())
+        if diff_id not in self._sizes and (found := _size(self._place(diff_id))) is not None:
+            self._sizes[diff_id] = found
         return self._sizes.get(diff_id, 0)
 
     def prepare(self) -> Path:
@@ -47,13 +48,14 @@ class Layers:
         (making / "size").write_text(str(size))
 
     def adopt(self, making: Path, diff_id: str) -> None:
-        """Show a layer that is described and on the disk; does nothing when there is one already."""
-        try:
-            making.rename(self._place(diff_id))
-        except OSError:
-            if not self.has(diff_id):
-                raise
+        """Show a layer that is described; does nothing when there is one already."""
+        if self.has(diff_id):
             remove(making)
+            return
+        damaged = self.doom(diff_id)
+        making.rename(self._place(diff_id))
+        if damaged:
+            remove(damaged)
 
     def diff_ids(self) -> Iterator[str]:
         for place in self._directory.iterdir():
@@ -73,3 +75,10 @@ class Layers:
             return self._directory / check_digest(diff_id)
         except ValueError as error:
             raise Invalid(str(error)) from None
+
+
+def _size(place: Path) -> int | None:
+    try:
+        return int((place / "size").read_text())
+    except (OSError, ValueError):
+        return None

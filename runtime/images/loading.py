@@ -55,8 +55,8 @@ async def load(
 
     wanted: of images for several platforms only this one; None: all that the archive has.
     """
-    async with _spooled(store, content) as file:
-        with store.lease() as lease:
+    with store.lease() as lease:
+        async with _spooled(store, content) as file:
             archive = await in_thread(lambda: Archive(file))
             bring = _laid_out if archive.has("index.json") else _saved
             found = await bring(store, lease, archive, wanted, report)

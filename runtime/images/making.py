@@ -114,7 +114,7 @@ async def add_changes(
             if not store.layers.has(packed.diff_id):
                 came = await store.workers.unpack(file, making / "tree", None)
                 Arrival(file, making, came).adopt(store)
-            elif not store.blobs.has(packed.digest):
+            elif store.blobs.size(packed.digest) != packed.size:
                 store.blobs.adopt(file, packed.digest)
         return Descriptor(media_type=OCI_LAYER_GZIP, digest=packed.digest, size=packed.size), packed.diff_id
     finally:

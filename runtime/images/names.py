@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.manifests import Descriptor, Index
 
 _REF = "io.containerd.image.name"
@@ -25,22 +26,43 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def read(root: Path) -> dict[str, Entry]:
-    """Entries by the digests of their targets."""
+    """Entries by the digests of their targets. Raises Invalid for a list that can't be read."""
     try:
         data = (root / "index.json").read_bytes()
     except FileNotFoundError:
         return {}
     entries: dict[str, Entry] = {}
-    for descriptor in msgspec.json.decode(data, type=Index).manifests:
-        notes = descriptor.annotations or {}
-        had = entries.get(descriptor.digest)
-        refs = (had.refs if had else ()) + ((notes[_REF],) if _REF in notes else ())
-        entries[descriptor.digest] = Entry(descriptor.bare, refs, int(notes.get(_UPDATED, "0")))
+    try:
+        for descriptor in msgspec.json.decode(data, type=Index).manifests:
+            notes = descriptor.annotations or {}
+            had = entries.get(descriptor.digest)
+            refs = (had.refs if had else ()) + ((notes[_REF],) if _REF in notes else ())
+            entries[descriptor.digest] = Entry(descriptor.bare, refs, int(notes.get(_UPDATED, "0")))
+    except ValueError as error:  # of msgspec too
+        raise Invalid(f"the list of images {root / 'index.json'} is damaged: {error}") from None
     return entries
 
 
-def write(root: Path, entries: Mapping[str, Entry], making: Path) -> None:
-    """Durable when it returns. making: a name to write to first, on the same file system."""
+def set_aside(root: Path) -> None:
+    """Keep a list that can't be read, for whoever wants to look for names in it."""
+    aside = root / "index.json.damaged"
+    aside.unlink(missing_ok=True)
+    os.link(root / "index.json", aside)
+
+
+def flushed(root: Path) -> int:
+    """As it was said to the last write, in ns since the epoch; 0 if there was none."""
+    try:
+        return (root / "index.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def write(root: Path, entries: Mapping[str, Entry], making: Path, flushed: int) -> None:
+    """Durable when it returns. making: a name to write to first, on the same file system.
+
+    flushed: ns since the epoch; all content that was there then is on the disk.  It is the file's time of change.
+    """
     descriptors = [
         msgspec.structs.replace(
             entry.target, annotations={**({_REF: ref} if ref else {}), _UPDATED: str(entry.updated)}
@@ -48,11 +70,15 @@ def write(root: Path, entries: Mapping[str, Entry], making: Path) -> None:
         for entry in entries.values()
         for ref in entry.refs or ("",)
     ]
-    with making.open("wb") as file:
-        file.write(msgspec.json.encode(Index(manifests=tuple(descriptors))))
-        file.flush()
-        os.fsync(file.fileno())
-    making.rename(root / "index.json")
+    try:
+        with making.open("wb") as file:
+            file.write(msgspec.json.encode(Index(manifests=tuple(descriptors))))
+            file.flush()
+            os.utime(file.fileno(), ns=(flushed, flushed))
+            os.fsync(file.fileno())
+        making.rename(root / "index.json")
+    finally:
+        making.unlink(missing_ok=True)
     directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)

@@ -119,7 +119,10 @@ class Registry:
 
 async def _check_platform(store: ImageStore, source: Registry, target: Descriptor, wanted: Platform, what: str) -> None:
     """Refuse, before its layers come, an image that is for one platform only and not for the one that is wanted."""
-    data = store.blobs.read(target.digest) if store.blobs.has(target.digest) else await source.document(target)
+    try:
+        data = store.blobs.read(target.digest)
+    except (NotFound, Invalid):  # not here, or damaged
+        data = await source.document(target)
     if is_index(target.media_type, data, what):
         return
     config = parse(await source.document(parse(data, Manifest, what).config), Configuration, what)

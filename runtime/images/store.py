@@ -15,7 +15,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -30,13 +30,16 @@ from swarmd.runtime.images.coming import Arriving
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.layers import Layers
 from swarmd.runtime.images.manifests import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest
+from swarmd.runtime.images.recovery import recovered
 from swarmd.runtime.images.references import normalised
+from swarmd.runtime.images.room import room_on
 from swarmd.runtime.images.unpacking.removal import remove
 from swarmd.runtime.images.unpacking.workers import Workers
 from swarmd.runtime.stages import syscalls
 
 _LOG = logging.getLogger(__name__)
 _SHORTEST_ID = 4
+_LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
 
 R = TypeVar("R")
 
@@ -58,13 +61,15 @@ class ImageStore:
         self.layers = Layers(root, self.blobs)
         self.workers = Workers()
         self.arriving = Arriving()
-        (root / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+        if not (root / "oci-layout").exists() or (root / "oci-layout").read_text() != _LAYOUT:
+            (root / "oci-layout").write_text(_LAYOUT)
         self._changing = asyncio.Lock()
         self._leases: list[Lease] = []
         self._watchers: list[Callable[[], None]] = []
         self._needed: list[Callable[[], Iterable[Lease]]] = []
-        self._entries = names.read(root)
+        self._entries = self._listed()
         self._images: dict[str, Image] = {}
+        self._damaged: dict[str, str] = {}  # why those that are listed can't be used
         self._lent: dict[str, Image] = {}  # what is being built, for its own containers
         for entry in self._entries.values():
             self._read(entry)
@@ -98,7 +103,31 @@ class ImageStore:
                 raise Conflict(f"image id {ref} is the beginning of {len(matches)} ids: give more of it")
             if matches:
                 return matches[0]
-        raise NotFound(f"No such image: {ref}: pull, load, import or build it first")  # Docker's words: clients look
+        # Docker's words: clients look for them, and pull then.
+        if damaged := self._unusable(ref):
+            why = self._damaged[damaged.target.digest]
+            said = f"what this node has of it is damaged ({why}): pull or load it again"
+            raise NotFound(f"No such image: {ref}: {said}")
+        raise NotFound(f"No such image: {ref}: pull, load, import or build it first")
+
+    def entry(self, ref: str) -> names.Entry:
+        """What is listed by that name or id, be it damaged; NotFound as get."""
+        try:
+            return self._entries[self.get(ref).id]
+        except NotFound:
+            if damaged := self._unusable(ref):
+                return damaged
+            raise
+
+    def _unusable(self, ref: str) -> names.Entry | None:
+        """Of an image that is listed and can't be used."""
+        with suppress(Invalid):
+            for id in self._damaged:
+                if normalised(ref) in self._entries[id].refs:
+                    return self._entries[id]
+        digits = ref.removeprefix("sha256:")
+        found = [id for id in self._damaged if id.startswith(f"sha256:{digits}") and len(digits) >= _SHORTEST_ID]
+        return self._entries[found[0]] if len(found) == 1 else None
 
     def _by_digest(self, name: str) -> Image | None:
         """A name with a digest holds for every image of that repository."""
@@ -135,15 +164,16 @@ class ImageStore:
 
     @contextmanager
     def lease(self) -> Iterator[Lease]:
-        """Hold content while it comes; what nothing names afterwards is removed."""
+        """Hold content while it comes; what nothing names afterwards is removed.  Exhausted if the disk gets full."""
         lease = Lease()
         self._leases.append(lease)
         try:
-            yield lease
+            with room_on(self.root):
+                yield lease
         finally:
             self._leases.remove(lease)
-            blobs, layers = self._reachable()
-            self._discard(lease.blobs - blobs, lease.layers - layers)
+            if needed := self._reachable():
+                self._discard(lease.blobs - needed[0], lease.layers - needed[1])
 
     def keep(self, needed: Callable[[], Iterable[Lease]]) -> None:
         """Ask this, before anything is removed, for what is needed besides images."""
@@ -161,7 +191,7 @@ class ImageStore:
         """Make a target whose content is here an image, or give an image names, which leave those that had them."""
         async with self._changing:
             await self._write(names.named(self._entries, target, map(normalised, refs), time.time_ns()))
-        return self._images[target.digest]
+        return self.get(target.digest)
 
     async def create(self, lease: Lease, configuration: bytes, layers: Sequence[Descriptor]) -> Descriptor:
         """Write the configuration and manifest of an image whose layers are here, and return it unnamed."""
@@ -175,28 +205,40 @@ class ImageStore:
         """Give an image another name; the name leaves the image that had it."""
         return await self.name(self.get(ref).target, (new,))
 
-    async def remove(self, ref: str, force: bool = False, in_use: bool = False) -> tuple[Sequence[str], str]:
+    async def remove(
+        self, ref: str, force: bool = False, in_use: Callable[[], bool] = lambda: False
+    ) -> tuple[Sequence[str], str]:
         """Take a name away, and with the last one (or by id) the image: the names taken, and the id if it is gone.
 
-        Conflict if an id has names in several repositories and force is not given.  in_use: containers need it, so it
-        stays, without a name.
+        Conflict if an id has names in several repositories and force is not given.  in_use: whether containers need
+        it, so that it stays, without a name.  One that is damaged can be removed too.
         """
         async with self._changing:
-            image = self.get(ref)
-            name = _name(image, ref)
+            image = self.entry(ref)
+            id, name = image.target.digest, _name(image.refs, ref)
             if not name and len({_repository(ref) for ref in image.refs}) > 1 and not force:
                 raise Conflict(f"image {ref} has {len(image.refs)} names: remove them, or force")
             gone = (name,) if name else image.refs
             kept = tuple(ref for ref in image.refs if ref not in gone)
             entries = dict(self._entries)
-            if kept or in_use:
-                entries[image.id] = names.Entry(image.target, kept, image.updated)
-            else:
-                del entries[image.id]
+            if kept or in_use():
+                entries[id] = names.Entry(image.target, kept, image.updated)
+                await self._write(entries)
+                return gone, ""
+            del entries[id]
+            await self._forget(id, entries)
+            return gone, id
+
+    async def _forget(self, id: str, entries: dict[str, names.Entry]) -> None:
+        """From now on no container can be made from it, also while that is being written."""
+        image = self._images.pop(id, None)
+        try:
             await self._write(entries)
-            if image.id not in entries:
-                self.sweep()
-            return gone, "" if image.id in entries else image.id
+        except BaseException:
+            if image and id in self._entries:
+                self._images[id] = image
+            raise
+        self.sweep()
 
     async def remove_variants(self, ref: str, manifests: Iterable[str]) -> Image:
         """Remove those of an image's variants whose manifests have these digests; one at least must stay."""
@@ -218,16 +260,28 @@ class ImageStore:
             self._watchers.remove(changed)
 
     def sweep(self) -> None:
-        """Remove all content that nothing needs; what can't be seen any more is deleted in the background."""
-        blobs, layers = self._reachable()
-        self._discard({*self.blobs.digests()} - blobs, {*self.layers.diff_ids()} - layers)
+        """Remove all content that nothing needs; what can't be seen any more is deleted in the background.
+
+        Nothing while an image's documents are damaged: what it needs is not known, and containers may run on it.
+        """
+        if needed := self._reachable():
+            self._discard({*self.blobs.digests()} - needed[0], {*self.layers.diff_ids()} - needed[1])
+
+    @property
+    def flushed(self) -> int:
+        """ns since the epoch: what came before is on the disk, also after a crash of the host."""
+        return names.flushed(self.root)
 
     # ------------------------------------------------------------ inside
 
-    def _reachable(self) -> tuple[set[str], set[str]]:
+    def _reachable(self) -> tuple[set[str], set[str]] | None:
+        """Digests of blobs and diff ids of layers that are needed; None if an image's can't be read."""
         blobs, layers = set[str](), set[str]()
         for entry in self._entries.values():
-            below = images.digests_of(self.blobs, entry.target)
+            try:
+                below = images.digests_of(self.blobs, entry.target)
+            except (NotFound, Invalid):
+                return None
             blobs, layers = blobs | below[0], layers | below[1]
         for lease in (*self._leases, *(lease for needed in self._needed for lease in needed())):
             blobs, layers = blobs | lease.blobs, layers | lease.layers
@@ -244,13 +298,26 @@ class ImageStore:
     async def _write(self, entries: dict[str, names.Entry]) -> None:
         """Show other images. Content that they name is on the disk before they are."""
 
-        def write() -> None:
-            flush(self.root)
-            names.write(self.root, entries, self.blobs.temporary())
+        written = False
 
-        await in_thread(write)
+        def write() -> None:
+            nonlocal written
+            began = time.time_ns()
+            flush(self.root)
+            with room_on(self.root):
+                names.write(self.root, entries, self.blobs.temporary(), began)
+            written = True
+
+        try:
+            await in_thread(write)
+        finally:
+            if written:  # cancelled or not
+                self._show(entries)
+
+    def _show(self, entries: dict[str, names.Entry]) -> None:
         self._entries = entries
         self._images = {id: image for id, image in self._images.items() if id in entries}
+        self._damaged = {id: why for id, why in self._damaged.items() if id in entries}
         for id, entry in entries.items():
             known = self._images.get(id)
             if known is None or (known.refs, known.updated) != (entry.refs, entry.updated):
@@ -261,21 +328,36 @@ class ImageStore:
         for changed in self._watchers:
             changed()
 
-    def _read(self, entry: names.Entry) -> None:
+    def _listed(self) -> dict[str, names.Entry]:
         try:
-            self._images[entry.target.digest] = images.read(self.blobs, self.layers, entry)
+            return names.read(self.root)
+        except Invalid as error:
+            entries = recovered(self.blobs, self.layers)
+            names.set_aside(self.root)
+            names.write(self.root, entries, self.blobs.temporary(), 0)
+            _LOG.error("%s: %d images were found again, without their names: tag or pull them", error, len(entries))
+            return entries
+
+    def _read(self, entry: names.Entry) -> None:
+        id = entry.target.digest
+        try:
+            self._images[id] = images.read(self.blobs, self.layers, entry)
+            self._damaged.pop(id, None)
         except RuntimeFault as error:
-            shown = ", ".join(entry.refs) or entry.target.digest
-            _LOG.error("image %s can't be used: %s; pull or load it again", shown, error)
+            self._images.pop(id, None)
+            if self._damaged.get(id) != str(error):
+                self._damaged[id] = str(error)
+                shown = ", ".join(entry.refs) or id
+                _LOG.error("image %s is damaged: %s; pull or load it again, or remove it", shown, error)
 
 
-def _name(image: Image, ref: str) -> str:
+def _name(refs: Sequence[str], ref: str) -> str:
     """The image's name that is meant, empty when it was named by its id."""
     try:
         name = normalised(ref)
     except Invalid:
         return ""
-    return name if name in image.refs else ""
+    return name if name in refs else ""
 
 
 def _repository(ref: str) -> str:
