@@ -76,10 +76,16 @@ class _Shim:
         self._open_streams()
         program = self._annotations.get("swarmd.runtime")
         foreign = Foreign(program, self._directory, self._config) if program else None
-        pid, failure = self._start_foreign(foreign) if foreign else self._start_init()
+        if foreign:
+            pid, failure = self._start_foreign(foreign)
+            log = self._log()
+        else:
+            pid, channel = self._fork_init()
+            log = self._log()  # while init does its steps
+            failure = self._follow_init(channel, pid)
+            channel.close()
         for fd in set(self._theirs):
             os.close(fd)
-        log = self._log()
         pump = self._pump(log)
         if failure is None:
             self._record |= {"pid": pid, "pid_start": files.start_time(pid), "started": time.time_ns()}
@@ -125,8 +131,8 @@ class _Shim:
             self._readers[reader] = stream
             self._theirs.append(writer)
 
-    def _start_init(self) -> tuple[int, dict[str, Any] | None]:
-        """Return the pid of our own init, and what stopped it if it is not the program by now."""
+    def _fork_init(self) -> tuple[int, socket.socket]:
+        """Return the pid of our own init, and the socket to follow it by."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         namespaces.before_fork(self._config["linux"])
         pid = os.fork()
@@ -135,9 +141,7 @@ class _Shim:
             init.run(self._directory, self._config, self._theirs, theirs)
         namespaces.after_fork()
         theirs.close()
-        failure = self._follow_init(ours, pid)
-        ours.close()
-        return pid, failure
+        return pid, ours
 
     def _start_foreign(self, foreign: Foreign) -> tuple[int, dict[str, Any] | None]:
         try:
