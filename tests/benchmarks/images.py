@@ -125,7 +125,7 @@ class Podman:
         if verb == "pull":
             rest.insert(0, "--tls-verify=false")
         if verb == "build":
-            # Without namespaces of its own a step costs it least; its network does not work everywhere.
+            # No namespaces or network to set up for a step, which is to its advantage: its own network is not everywhere.
             rest[:0] = ["--layers", "--isolation", "chroot", "--network", "host", "--pull-never"]
         return [self.label, *self._flags, verb, *rest]
 
