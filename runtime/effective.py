@@ -1,10 +1,10 @@
 """What a container's configuration comes to with its image: what is run, as what, and how it is asked to end."""
 
-import signal
 import socket
 
 import msgspec
 
+from swarmd.runtime import signals
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.model import ContainerConfig, Health, PortMapping
 from swarmd.runtime.ports import Image
@@ -66,12 +66,7 @@ def ports(config: ContainerConfig, image: Image) -> tuple[PortMapping, ...]:
 
 def stop_signal(config: ContainerConfig, image: Image) -> int:
     name = config.stop_signal or image.config.stop_signal or "SIGTERM"
-    if name.isdigit() and int(name) in signal.valid_signals():
-        return int(name)
-    try:
-        return int(signal.Signals[name if name.startswith("SIG") else f"SIG{name}"])
-    except KeyError:
-        raise Invalid(f"stop signal {name} is not known") from None
+    return signals.number_of(name)
 
 
 def health(config: ContainerConfig, image: Image) -> Health | None:

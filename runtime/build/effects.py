@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from swarmd.runtime import signals
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.model import Health
@@ -76,6 +77,7 @@ def entrypoint(config: ImageConfig, words: Sequence[str], in_shell: bool, cmd_is
 
 
 def stop_signal(config: ImageConfig, name: str) -> ImageConfig:
+    signals.number_of(name)  # refused now, and not when a container is to stop
     return msgspec.structs.replace(config, stop_signal=name)
 
 
