@@ -179,6 +179,7 @@ async def layer(
                     holds = f"layer {descriptor.digest} holds {arrival.diff_id}, not {diff_id}"
                     raise Invalid(f"{what} is damaged: {holds}")
                 arrival.adopt(store)
+                coming.whole = True
             finally:
                 await in_thread(arrival.remove)
         report(Progress(id=id, status="Pull complete"))

@@ -15,7 +15,8 @@ class Coming:
     def __init__(self) -> None:
         self.file: Path | None = None
         self.size = 0
-        self.ended = False  # it is a blob now, or won't be one
+        self.whole = False  # it is checked, and a blob now
+        self.ended = False
         self._changed = asyncio.Event()
 
     def begin(self, file: Path) -> None:

@@ -39,7 +39,7 @@ async def pieces(store: ImageStore, digest: str, offset: int = 0, length: int = 
                 while coming.size <= offset and not coming.ended:
                     await coming.changed()
                 if coming.ended:
-                    if not store.blobs.has(digest):
+                    if not coming.whole:
                         raise Unavailable(f"content {digest} was coming to this node, and does not come any more")
                     whole = True
             available = PIECE if whole else coming.size - offset if coming else 0
