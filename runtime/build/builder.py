@@ -24,6 +24,7 @@ from swarmd.runtime.model import Struct
 from swarmd.runtime.spawner_client import Spawner
 
 _LARGEST_DOCKERFILE = 1 << 20
+_MOST_LINKS = 40
 _MAGIC = 8  # bytes that tell a compression
 
 
@@ -35,7 +36,10 @@ class Context(Struct, frozen=True):
 
     def text(self, path: str) -> str:
         """A file of it: the Dockerfile. Raises Invalid."""
-        entry = self.tree.entries.get(self.tree.resolved(path))
+        entry, links = self.tree.entries.get(self.tree.resolved(path)), 0
+        while entry is not None and entry.kind == "l" and links < _MOST_LINKS:
+            above = "" if entry.link.startswith("/") else entry.path.rpartition("/")[0]
+            entry, links = self.tree.entries.get(self.tree.resolved(f"{above}/{entry.link}")), links + 1
         if entry is None or entry.kind != "f":
             near = [name for name in self.tree.entries if name.lower().endswith("dockerfile")]
             hint = f": is it {near[0]}? Name it with -f" if near else ": name it with -f"

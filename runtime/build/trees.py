@@ -47,7 +47,7 @@ class Tree:
     def resolved(self, path: str) -> str:
         """Follow links of the tree on the way to a path, which may itself be one to a directory."""
         done: list[str] = []
-        left = [part for part in path.split("/") if part]
+        left = [part for part in path.split("/") if part not in ("", ".")]
         for _ in range(255):
             if not left:
                 break

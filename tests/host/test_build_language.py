@@ -54,7 +54,9 @@ LABEL where="$DIR/$PORT" plain='$DIR'
     assert (config.user, config.stop_signal) == ("app:extra", "SIGTERM")
     assert config.labels == {"where": "/data/80", "plain": "$DIR"}
     assert await builder.shows(image, "id -u; id -g") == "1000\n2000\n"
-    image = await builder.build("FROM busybox\nUSER app:extra\nRUN id -u > /tmp/id; id -g >> /tmp/id\n")
+    image = await builder.build(
+        "FROM busybox\nRUN chmod 777 /tmp\nUSER app:extra\nRUN id -u > /tmp/id; id -g >> /tmp/id\n"
+    )
     assert await builder.shows(image, "cat /tmp/id") == "1000\n2000\n"
 
 
