@@ -212,7 +212,8 @@ def _swap(upper: Path, tree: Path) -> None:
 
 def remove_mount_points(upper: Path, targets: Sequence[str]) -> None:
     """Take away what was only made as places to mount on: empty, and in no layer below, else it would not be here."""
-    for target in sorted((*OURS, *targets), key=len, reverse=True):
+    inside = {os.path.normpath(f"/{target}").lstrip("/") for target in (*OURS, *targets)}  # whatever .. it has
+    for target in sorted(inside - {""}, key=len, reverse=True):
         path = upper
         for part in target.strip("/").split("/")[:-1]:
             path = path / part
