@@ -101,7 +101,8 @@ class Registry:
 
     def _ask(self, method: str, place: str, body: bytes | None = None, kind: str = ""):  # type: ignore[no-untyped-def]
         url = place if place.startswith("http") else f"http://{self.host}{place}"
-        headers = {"Content-Type": kind} if kind else {}
+        # Without the first the registry turns a manifest into one of the oldest form, or can't.
+        headers = {"Accept": _MANIFEST} | ({"Content-Type": kind} if kind else {})
         return urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=120)
 
 

@@ -125,7 +125,7 @@ class Podman:
         if verb == "pull":
             rest.insert(0, "--tls-verify=false")
         if verb == "build":
-            # No namespaces or network to set up for a step, which is to its advantage: its own network is not everywhere.
+            # No namespaces or network to set up for a step, to its advantage: its own network is not everywhere.
             rest[:0] = ["--layers", "--isolation", "chroot", "--network", "host", "--pull-never"]
         return [self.label, *self._flags, verb, *rest]
 
