@@ -76,7 +76,10 @@ class ClusterImages:
         if not name.digest:
             return self._store.get(str(name))
         image = self._store.get(name.digest)
-        return image if name_of(name) in image.refs else await self._named(image.target, name)
+        if name_of(name) in image.refs:
+            return image
+        # An index that is here has the images that it lists.
+        return await self._named(image.target if image.id == name.digest else image.variant.manifest, name)
 
     async def _named(self, target: Descriptor, name: Reference) -> Image:
         return await self._store.name(target, (name_of(name),))

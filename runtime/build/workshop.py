@@ -24,6 +24,7 @@ from swarmd.runtime.build.snapshots import Snapshot
 from swarmd.runtime.build.trees import Placed, Tree, read_list, write_list
 from swarmd.runtime.changes import OURS
 from swarmd.runtime.container_files import asked, export_layers
+from swarmd.runtime.errors import Exhausted
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.image import passing
 from swarmd.runtime.images.manifests import OCI_LAYER_GZIP, Descriptor
@@ -95,7 +96,12 @@ class Workshop:
         return {"layers": [str(layer) for layer in reversed(layers)] or [str(self._empty)], "empty": str(self._empty)}
 
     async def _ask(self, action: str, **more: Any) -> None:
-        await asked(self._spawner, {"op": "snapshot", "action": action, **more}, [])
+        try:
+            await asked(self._spawner, {"op": "snapshot", "action": action, **more}, [])
+        except Exhausted as error:
+            raise Exhausted(
+                f"{error}: free space on the disk of {self._work}, or remove images with `image prune`"
+            ) from None
 
     async def export(self, layers: Sequence[Path]) -> AsyncIterator[bytes]:
         """A tar of all that layers have, lowest first, seen as one."""

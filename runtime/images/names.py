@@ -70,9 +70,10 @@ def write(root: Path, entries: Mapping[str, Entry], making: Path, flushed: int) 
         for entry in entries.values()
         for ref in entry.refs or ("",)
     ]
+    data = msgspec.json.encode(Index(manifests=tuple(descriptors)))
     try:
         with making.open("wb") as file:
-            file.write(msgspec.json.encode(Index(manifests=tuple(descriptors))))
+            file.write(data)
             file.flush()
             os.utime(file.fileno(), ns=(flushed, flushed))
             os.fsync(file.fileno())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swarmd.runtime.errors import Exhausted
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -16,6 +16,6 @@ def room_on(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise Exhausted(f"the disk of {root} is full: free space on it, or remove images with `image prune`") from None

@@ -4,6 +4,7 @@
     blobs/                    manifests, configurations and layers as they came (blobs.py)
     layers/                   layers ready for overlayfs (layers.py)
     tmp/                      what is being made; emptied when the store is opened
+    reserve                   room to write index.json when images are removed from a full disk
 
 Content comes first, its name last: killed before, nothing shows.  Content that is coming is held by a lease, all other
 that no image, container or build needs is garbage.  Changes of the index happen one at a time; content comes in
@@ -32,13 +33,14 @@ from swarmd.runtime.images.layers import Layers
 from swarmd.runtime.images.manifests import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest
 from swarmd.runtime.images.recovery import recovered
 from swarmd.runtime.images.references import normalised
-from swarmd.runtime.images.room import room_on
+from swarmd.runtime.images.room import FULL, room_on
 from swarmd.runtime.images.unpacking.removal import remove
 from swarmd.runtime.images.unpacking.workers import Workers
 from swarmd.runtime.stages import syscalls
 
 _LOG = logging.getLogger(__name__)
 _SHORTEST_ID = 4
+_RESERVE = 256 * 1024  # bytes
 _LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
 
 R = TypeVar("R")
@@ -63,6 +65,8 @@ class ImageStore:
         self.arriving = Arriving()
         if not (root / "oci-layout").exists() or (root / "oci-layout").read_text() != _LAYOUT:
             (root / "oci-layout").write_text(_LAYOUT)
+        self._reserve = root / "reserve"
+        self._keep_reserve()
         self._changing = asyncio.Lock()
         self._leases: list[Lease] = []
         self._watchers: list[Callable[[], None]] = []
@@ -298,14 +302,21 @@ class ImageStore:
     async def _write(self, entries: dict[str, names.Entry]) -> None:
         """Show other images. Content that they name is on the disk before they are."""
 
-        written = False
+        written, shrinks = False, entries.keys() < self._entries.keys()
 
         def write() -> None:
             nonlocal written
+            self._keep_reserve()
             began = time.time_ns()
             flush(self.root)
             with room_on(self.root):
-                names.write(self.root, entries, self.blobs.temporary(), began)
+                try:
+                    names.write(self.root, entries, self.blobs.temporary(), began)
+                except OSError as error:
+                    if error.errno not in FULL or not shrinks:
+                        raise
+                    self._reserve.unlink(missing_ok=True)
+                    names.write(self.root, entries, self.blobs.temporary(), began)
             written = True
 
         try:
@@ -327,6 +338,14 @@ class ImageStore:
     def _tell(self) -> None:
         for changed in self._watchers:
             changed()
+
+    def _keep_reserve(self) -> None:
+        """Room that is given up when an image is removed from a full disk: its list has to be written for that."""
+        if not self._reserve.exists():
+            try:
+                self._reserve.write_bytes(bytes(_RESERVE))
+            except OSError:
+                self._reserve.unlink(missing_ok=True)
 
     def _listed(self) -> dict[str, names.Entry]:
         try:

@@ -15,8 +15,8 @@ from swarmd.agent.api.interface import Connection
 from swarmd.agent.api.streams import frame
 from swarmd.proto import control_pb2 as control_pb
 from swarmd.proto import objects_pb2 as pb
-from swarmd.proto.content_pb2 import FetchProgress
 from swarmd.proto.clock import timestamp
+from swarmd.proto.content_pb2 import FetchProgress
 from swarmd.proto.errors import AlreadyExists, Conflict, FailedPrecondition, NotFound
 from swarmd.proto.ids import new_id
 from swarmd.runtime import errors, joining

@@ -39,11 +39,12 @@ SECOND_BOOT = "a boot after that one"
 
 
 class Registry:
-    """A source of one image."""
+    """A source of one image, of these layers."""
 
-    def __init__(self) -> None:
-        layers = [gzip.compress(layer, mtime=0) for layer in (SHARED, OWN)]
-        config = configuration(SHARED, OWN)
+    def __init__(self, *plain: bytes) -> None:
+        plain = plain or (SHARED, OWN)
+        layers = [gzip.compress(layer, mtime=0) for layer in plain]
+        config = configuration(*plain)
         described = [
             {"mediaType": f"{OCI_LAYER}+gzip", "digest": digest(layer), "size": len(layer)} for layer in layers
         ]
