@@ -152,6 +152,7 @@ def certify(place: Path) -> tuple[str, str]:
         ("rfc5424", f"<30>1 2026-01-02T03:04:05Z {HOST} web {PID} web - x"),
         ("rfc5424micro", f"<30>1 2026-01-02T03:04:05.678901Z {HOST} web {PID} web - x"),
     ],
+    ids=["seconds", "microseconds"],
 )
 def test_times(form: str, expected: str) -> None:
     assert Syslog(target("udp://h:1", format=form)).message("stdout", b"x", AT).decode() == expected
