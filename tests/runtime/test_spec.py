@@ -65,7 +65,7 @@ def test_arguments(changes: dict[str, Any], expected: tuple[str, ...]) -> None:
     ("changes", "message"),
     [
         ({"entrypoint": ()}, "names no command"),
-        ({"stop_signal": "SIGNOPE"}, "stop signal SIGNOPE"),
+        ({"stop_signal": "SIGNOPE"}, "signal SIGNOPE is not known"),
         ({"security": Security(cap_add=("nope",))}, "capability CAP_NOPE"),
         ({"sysctls": {"vm.swappiness": "1"}}, "sysctl vm.swappiness"),
         ({"sysctls": {"net.x": "1"}, "network_mode": "host"}, "sysctl net.x"),
