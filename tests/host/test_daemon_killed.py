@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.engine_host import rootfs_tar
+from tests.host.engine_host import remove_parents, rootfs_tar
+from tests.host.leavings import taken_away
 from tests.run import RUN
 
 pytestmark = [
@@ -67,26 +68,18 @@ def until(what: str, seen: Callable[[], object]) -> None:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    before = tables()
-    daemon = Daemon(tmp_path)
-    try:
-        daemon.said("import", "-", "busybox", stdin=rootfs_tar())
-        yield daemon
-    finally:
-        for id in daemon.said("ps", "-aq").split():
-            daemon.said("rm", "-f", id)
-        daemon.process.terminate()
-        daemon.process.wait(PATIENCE)
-        daemon.socket.unlink(missing_ok=True)
-        for table in tables() - before:  # a daemon leaves its rules to its containers
-            subprocess.run(["nft", "delete", "table", *table.split()], check=True)
-        for directory in (*Path("/sys/fs/cgroup").glob(f"*/{GROUP}"), *Path("/sys/fs/cgroup").glob(GROUP)):
-            directory.rmdir()
-
-
-def tables() -> set[str]:
-    done = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
-    return {line.removeprefix("table ") for line in done.stdout.splitlines()}
+    with taken_away():
+        daemon = Daemon(tmp_path)
+        try:
+            daemon.said("import", "-", "busybox", stdin=rootfs_tar())
+            yield daemon
+        finally:
+            for id in daemon.said("ps", "-aq").split():
+                daemon.said("rm", "-f", id)
+            daemon.process.terminate()
+            daemon.process.wait(PATIENCE)
+            daemon.socket.unlink(missing_ok=True)
+            remove_parents(GROUP)
 
 
 def echoed(session: "subprocess.Popen[bytes]", line: bytes) -> None:

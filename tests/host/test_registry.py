@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.engine_host import rootfs_tar
+from tests.host.leavings import taken_away
 from tests.registry.authorities import Authority
 from tests.registry.distribution import PASSWORD, USER, password_file, registry
 from tests.run import RUN
@@ -69,10 +70,10 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def node(hosts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    root, there = tmp_path_factory.mktemp("node"), tables()
+    root = tmp_path_factory.mktemp("node")
     authority = Authority(root)
     certificate = authority.issue(root, "server", NAME)
-    with registry(root / "registry", certificate, password_file(root / "registry")) as address:
+    with registry(root / "registry", certificate, password_file(root / "registry")) as address, taken_away():
         host = f"{NAME}:{address.rpartition(':')[2]}"
         trusted, socket = root / "certs.d", Path(f"/tmp/swarmd-test-{RUN}-registry.sock")
         (trusted / host).mkdir(parents=True)
@@ -98,15 +99,8 @@ def node(hosts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node
             process.terminate()
             process.wait(20)
             _remove_groups(f"st-{RUN}-registry")
-            for table in tables() - there:  # a daemon leaves its rules to its containers
-                subprocess.run(["nft", "delete", "table", *table.split()], check=True)
             socket.unlink(missing_ok=True)
             shutil.rmtree(root)
-
-
-def tables() -> set[str]:
-    done = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
-    return {line.removeprefix("table ") for line in done.stdout.splitlines()}
 
 
 def _ready(node: Node, process: "subprocess.Popen[bytes]") -> None:
