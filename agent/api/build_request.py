@@ -90,7 +90,7 @@ def asked(request: web.Request, beside: More) -> dict[str, Any]:
         "ulimits": _ulimits(request),
         "secrets": beside.secrets,
         "ssh": {id: Path(path) for id, path in beside.ssh.items()},
-        "entitled": "security.insecure" in beside.allow,
+        "allowed": beside.allow,
     }
 
 

@@ -6,6 +6,7 @@
 A record keeps its layer from the image store's garbage collection.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -68,6 +70,7 @@ class Cache:
         self._records.mkdir(parents=True, exist_ok=True)
         self._mounts.mkdir(exist_ok=True)
         self._known: dict[str, Record] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         for path in self._records.iterdir():
             record = _read(path)
             # A layer that came after the last flush is whole unless the host went down since.
@@ -139,6 +142,12 @@ class Cache:
             return tree, True
         shutil.rmtree(making)
         return tree, False
+
+    def lock(self, id: str) -> asyncio.Lock:
+        """For the step that is to have a cache mount alone, of whatever build."""
+        lock = self._locks.get(id) or asyncio.Lock()
+        self._locks[id] = lock
+        return lock
 
     def mounts(self) -> Iterator[CacheMount]:
         for path in self._mounts.iterdir():

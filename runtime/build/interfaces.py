@@ -1,6 +1,7 @@
 """What the parts of a build know of one another: a stage of the build, sources and mounts of the stage."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from swarmd.runtime.images.store import ImageStore
 
 
 class AnyBuild(Protocol):
-    """globals: variables of FROM lines; consumed: build arguments that were asked for; locks: of cache mounts."""
+    """globals: variables of FROM lines; consumed: build arguments that were asked for."""
 
     workshop: Workshop
     images: ImageStore
@@ -28,10 +29,10 @@ class AnyBuild(Protocol):
     epoch: int | None
     keep: Keep
     slots: asyncio.Semaphore
-    locks: dict[str, asyncio.Lock]
 
     def before(self, stage: Stage, name: str) -> Stage | None: ...
     def platform_of(self, stage: Stage) -> Platform: ...
+    def alone(self, key: str) -> AbstractAsyncContextManager[None]: ...
     async def found(self, key: str) -> Record | None: ...
     def made(self, key: str, description: str, layer: Layer | None) -> Record: ...
     async def stage(self, index: int) -> Snapshot: ...

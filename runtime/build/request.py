@@ -16,7 +16,8 @@ class Request(Struct, frozen=True):
     """dockerfile: its text; file: its name in errors; network: of RUN, default, none, host or a network's name.
 
     cache_from: images whose steps may be used; inline_cache: the image is to tell of its own.
-    secrets by their ids; ssh: agents' sockets on this host by their ids; entitled: RUN --security=insecure is allowed.
+    secrets by their ids; ssh: agents' sockets on this host by their ids; allowed: of
+    security.insecure and network.host, which a RUN may otherwise not ask for.
     """
 
     dockerfile: str
@@ -38,7 +39,7 @@ class Request(Struct, frozen=True):
     ulimits: tuple[Ulimit, ...] = ()
     secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
     ssh: dict[str, Path] = msgspec.field(default_factory=dict)
-    entitled: bool = False
+    allowed: tuple[str, ...] = ()
 
 
 class Step(Struct, frozen=True):

@@ -1,14 +1,14 @@
 """What one RUN is run with: its command, its mounts, its limits."""
 
-import asyncio
 import os
 import secrets
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from swarmd.runtime.build import effects, mounts, trees
+from swarmd.runtime.build import agents, effects, mounts, trees
 from swarmd.runtime.build.dockerfile.instructions import Run
 from swarmd.runtime.build.interfaces import AnyStage
 from swarmd.runtime.build.mounts import RunMount
@@ -75,7 +75,7 @@ class Prepared:
                 case "secret":
                     self._secret(mount, found, variables)
                 case _:
-                    self._agent(mount, found, variables)
+                    await self._agent(mount, found, variables)
         if argv == (_SCRIPT,):
             found.append(self._script())
         network = one.network if one.network != "default" else build.request.network
@@ -109,14 +109,11 @@ class Prepared:
         build = self._run.build
         id = mount.id or mount.target
         mode = 0o755 if mount.mode is None else mount.mode
-        lock = build.locks.setdefault(id, asyncio.Lock())
-        if mount.sharing == "locked":
-            await self._held.enter_async_context(lock)
-        elif mount.sharing == "private":
-            if lock.locked():  # one of its own for each build that comes meanwhile
-                id = f"{id} {secrets.token_hex(4)}"
-            else:
-                await self._held.enter_async_context(lock)
+        if mount.sharing == "private":  # the first that nobody has
+            names = (f"{id} {number}" if number > 1 else id for number in count(1))
+            id = next(name for name in names if not build.cache.lock(name).locked())
+        if mount.sharing != "shared":
+            await self._held.enter_async_context(build.cache.lock(id))
         path, fresh = build.cache.mount(id, mode, mount.uid, mount.gid)
         if fresh and mount.from_:
             layers, _, name = await self._run.paths_of(mount.from_)
@@ -144,7 +141,7 @@ class Prepared:
             target = self._target(mount.target or f"/run/secrets/{id}")
             found.append(BindMount(source=str(path), target=target, read_only=True))
 
-    def _agent(self, mount: RunMount, found: list[Mount], env: dict[str, str]) -> None:
+    async def _agent(self, mount: RunMount, found: list[Mount], env: dict[str, str]) -> None:
         id = mount.id or "default"
         socket = self._run.build.request.ssh.get(id)
         if socket is None:
@@ -152,7 +149,11 @@ class Prepared:
                 raise Invalid(f"the SSH agent {id} was not given: build with --ssh {id}")
             return
         target = mount.target or f"{_AGENT}.{len([one for one in found if _AGENT in one.target])}"
-        found.append(BindMount(source=str(socket), target=target))
+        mode = 0o600 if mount.mode is None else mount.mode
+        place, name = self._run.build.workshop.private, secrets.token_hex(8)
+        ours = agents.forwarded(socket, place, name, mode, mount.uid, mount.gid)
+        path = await self._held.enter_async_context(ours)
+        found.append(BindMount(source=str(path), target=self._target(target)))
         env.setdefault("SSH_AUTH_SOCK", target)
 
     def _script(self) -> BindMount:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +53,6 @@ class Build:
         self.workshop, self.cache, self.request, self.context, self.place = workshop, cache, request, context, place
         self.images = workshop.images
         self.slots = asyncio.Semaphore(_AT_ONCE)
-        self.locks: dict[str, asyncio.Lock] = {}  # of cache mounts
         self.consumed: set[str] = set()  # build arguments that an ARG asked for
         self._pull, self._look, self._report = pull, look, report
         self._stages: dict[int, asyncio.Task[Snapshot]] = {}
@@ -275,6 +275,10 @@ class Build:
         return sorted(self.request.args.keys() - self.consumed - PREDEFINED - self.globals.keys())
 
     # ------------------------------------------------------------ the cache
+
+    def alone(self, key: str) -> AbstractAsyncContextManager[None]:
+        """For a step that is looked up and then made: of builds that come to the same one, one makes it for all."""
+        return contextlib.nullcontext() if self.request.no_cache else self.images.only_one(f"step {key}")
 
     async def found(self, key: str) -> Record | None:
         """What the cache has for a step, or an image that steps may be taken of."""

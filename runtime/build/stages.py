@@ -159,7 +159,7 @@ class StageRun:
             return False
         entry = trees.Entry(path, "d", 0o755, 0, 0, 0, time.time_ns(), "", "", 0)
         batch = Batch(None, [trees.Placed(path, False, entry)])
-        return await self._files("workdir", one, [batch], "", linked=False, config=config)
+        return await self._files("workdir", one, [batch], config.user, linked=False, config=config)
 
     async def _copy(self, one: Copy) -> bool:
         with self.build.workshop.place() as place:
@@ -182,22 +182,25 @@ class StageRun:
         chain = [] if linked else before.chain
         digests = [trees.digest(batch.placed) for batch in batches]
         step = key(kind, chain, owner, digests, build.epoch)
-        known = record = await build.found(step)
-        if record is None:
-            base = [] if linked else before.paths(build.images.layers)
-            async with build.slots:
-                with build.workshop.place() as place:
-                    for batch in batches:
-                        await build.workshop.copy(place, base, batch.tree, batch.placed, owner)
-                    layer = await build.keep(place / "upper")
-            record = build.made(step, one.line.text, layer)
+        async with build.alone(step):
+            known = record = await build.found(step)
+            if record is None:
+                base = [] if linked else before.paths(build.images.layers)
+                async with build.slots:
+                    with build.workshop.place() as place:
+                        for batch in batches:
+                            await build.workshop.copy(place, base, batch.tree, batch.placed, owner)
+                        layer = await build.keep(place / "upper")
+                record = build.made(step, one.line.text, layer)
         self.snapshot = before.followed(one.line.text, record.layer, config, timestamp(record.created))
         return known is not None
 
     async def _run(self, one: Run, heard: Heard) -> bool:
         build, before = self.build, self.snapshot
-        if one.insecure and not build.request.entitled:
+        if one.insecure and "security.insecure" not in build.request.allowed:
             raise Invalid("RUN --security=insecure is not allowed: build with --allow security.insecure")
+        if one.network == "host" and "network.host" not in build.request.allowed and build.request.network != "host":
+            raise Invalid("RUN --network=host is not allowed: build with --allow network.host")
         env = self.environment()
         argv = command_of(one, before.config)
         async with AsyncExitStack() as held:
@@ -212,10 +215,11 @@ class StageRun:
                 prepared.keys,
                 [one.network, one.insecure, build.request.network, list(build.request.extra_hosts), build.epoch],
             )
-            known = record = await build.found(step)
-            if record is None:
-                layer = await self._executed(one, argv, env, prepared, heard)
-                record = build.made(step, one.line.text, layer)
+            async with build.alone(step):
+                known = record = await build.found(step)
+                if record is None:
+                    layer = await self._executed(one, argv, env, prepared, heard)
+                    record = build.made(step, one.line.text, layer)
         self.snapshot = before.followed(one.line.text, record.layer, created=timestamp(record.created))
         return known is not None
 

@@ -31,7 +31,7 @@ _ABSENT = {
 
 def add_build(parser: Parser) -> None:
     parser.several("--add-host", type=container_values.host_entry, metavar="NAME:ADDRESS", help="line in /etc/hosts")
-    parser.several("--allow", type=build_request.entitlement, metavar="NAME", help="security.insecure")
+    parser.several("--allow", type=build_request.entitlement, metavar="NAME", help="security.insecure or network.host, to RUN lines")
     parser.several("--build-arg", type=build_request.named, metavar="NAME[=VALUE]", help="value of an ARG")
     parser.several("--cache-from", type=build_request.cache_source, metavar="IMAGE", help="image with steps to reuse")
     parser.several("--cache-to", type=build_request.cache_target, metavar="type=inline",
