@@ -98,7 +98,7 @@ async def test_retry_after_is_obeyed(proxy: Proxy, repository: Repository) -> No
     proxy.faults.append(Fault("GET", "manifests/v1", status=429, headers={"Retry-After": "1"}))
     begun = time.monotonic()
     await repository.manifest("v1")
-    assert 1.0 <= time.monotonic() - begun < 3.0
+    assert time.monotonic() - begun >= 1.0
 
 
 async def test_a_long_limit_is_explained_at_once(proxy: Proxy, repository: Repository) -> None:

@@ -165,7 +165,7 @@ async def test_silent_node_is_down_after_three_periods(store: MemoryStore, monke
         await until(lambda: a.fulls and b.fulls, lambda: a.known)
         begun = CLOCK.monotonic()
         await until(lambda: state_of(store, "a") == pb.NODE_STATE_DOWN, lambda: state_of(store, "a"))
-        assert 0.5 < CLOCK.monotonic() - begun < 3
+        assert CLOCK.monotonic() - begun > 0.5
         await until(lambda: a.error, lambda: a.known)
         assert state_of(store, "b") == pb.NODE_STATE_READY
 

@@ -1,7 +1,5 @@
 """Patterns of names: what Go's filepath.Match does with them, ** besides, and what .dockerignore makes of its lines."""
 
-import time
-
 import pytest
 
 from swarmd.runtime.build.patterns import BadPattern, ignoring, leaving_out, matches
@@ -134,8 +132,7 @@ def test_an_exclamation_mark_alone_is_refused() -> None:
         leaving_out(["!"])
 
 
+@pytest.mark.timeout(20)
 def test_many_stars_take_no_longer_than_the_name() -> None:
-    start = time.monotonic()
     assert not matches("a*" * 60 + "b", "a" * 250)
     assert not ignoring("*a" * 60 + "b\n" + "**/" * 60 + "c\n")("/".join(["a" * 60] * 60))
-    assert time.monotonic() - start < 1.0
