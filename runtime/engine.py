@@ -31,6 +31,7 @@ from swarmd.runtime.exec import Command, Exec, ExecResult, Execs
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import Platform
+from swarmd.runtime.images.mending import mend
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.launch import Host
 from swarmd.runtime.logs import Selection
@@ -465,6 +466,7 @@ async def opened(
         config.cgroup_parent,
     )
     async with Registries(config.registries or Settings()) as registries, asyncio.TaskGroup() as keepers:
+        await mend(images)
         engine = Engine(config, images, networks, registries, host)
         await engine._adopt(keepers)
         await engine.builder.clean()

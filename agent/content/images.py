@@ -53,7 +53,9 @@ class ClusterImages:
         """
         name = _reference(ref)
         image = self._store.get(ref) if name is None else await self._brought(name, credentials, report)
-        return await self._store.name(image.target, (called,)) if called and called not in image.refs else image
+        if called and called not in image.refs:
+            return await self._store.name(image.target, (called,), lasting=False)
+        return image
 
     async def _brought(self, name: Reference, credentials: Credentials | None, report: Report) -> Image:
         with suppress(NotFound):
@@ -82,7 +84,7 @@ class ClusterImages:
         return await self._named(image.target if image.id == name.digest else image.variant.manifest, name)
 
     async def _named(self, target: Descriptor, name: Reference) -> Image:
-        return await self._store.name(target, (name_of(name),))
+        return await self._store.name(target, (name_of(name),), lasting=False)
 
     async def _from_nodes(self, name: Reference, newest: Holder, report: Report) -> Image:
         image = newest.image

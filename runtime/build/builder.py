@@ -60,7 +60,7 @@ class Context(Struct, frozen=True):
 class Builder:
     def __init__(self, root: Path, private: Path, images: ImageStore, containers: Containers, spawner: Spawner) -> None:
         """root: what is kept, on the file system of the images; private: a directory in memory, for secrets."""
-        self.cache = Cache(root, images.flushed)
+        self.cache = Cache(root, images.holds)
         self._workshop = Workshop(root, private, images, containers, spawner)
         self._images = images
         images.keep(self.cache.needed)

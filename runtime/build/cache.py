@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -34,10 +34,7 @@ class Layer(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """layer None: the step changed nothing. Times in ns since the epoch; size in bytes, of the blob and the files.
-
-    boot: of the host, when the layer came here, which was at `came`.
-    """
+    """layer None: the step changed nothing. Times in ns since the epoch; size in bytes, of the blob and the files."""
 
     key: str
     description: str
@@ -46,8 +43,6 @@ class Record(Struct, frozen=True):
     layer: Layer | None = None
     size: int = 0
     uses: int = 1
-    boot: str = ""
-    came: int = 0
 
 
 class CacheMount(Struct, frozen=True):
@@ -64,8 +59,8 @@ def key(kind: str, *parts: Any) -> str:
 
 
 class Cache:
-    def __init__(self, root: Path, flushed: int = 0) -> None:
-        """flushed: ns since the epoch, when the image store's content was last flushed to the disk."""
+    def __init__(self, root: Path, holds: Callable[[Descriptor, str], bool]) -> None:
+        """holds: whether the image store has a blob, and the layer of this diff id."""
         self._records, self._mounts = root / "records", root / "mounts"
         self._records.mkdir(parents=True, exist_ok=True)
         self._mounts.mkdir(exist_ok=True)
@@ -73,8 +68,8 @@ class Cache:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         for path in self._records.iterdir():
             record = _read(path)
-            # A layer that came after the last flush is whole unless the host went down since.
-            if record and (record.boot == files.boot_id() or record.came <= flushed):
+            # A crash of the host may have taken the layer.
+            if record and (record.layer is None or holds(record.layer.descriptor, record.layer.diff_id)):
                 self._known[path.name] = record
             else:
                 path.unlink()
@@ -88,19 +83,19 @@ class Cache:
         if record is None:
             return None
         record = msgspec.structs.replace(record, used=time.time_ns(), uses=record.uses + 1)
-        self._save(record)
+        self.take(record)
         return record
 
     def add(self, key: str, description: str, layer: Layer | None, size: int) -> Record:
         now = time.time_ns()
         record = Record(key=key, description=description, created=now, used=now, layer=layer, size=size)
-        return self.take(record)
-
-    def take(self, record: Record) -> Record:
-        """One whose layer has just come here, maybe from another host."""
-        record = msgspec.structs.replace(record, boot=files.boot_id(), came=time.time_ns())
-        self._save(record)
+        self.take(record)
         return record
+
+    def take(self, record: Record) -> None:
+        """Not synced: a record that is lost in a crash is a step that runs again."""
+        files.replace(str(self._records / record.key), msgspec.json.encode(record), durable=False)
+        self._known[record.key] = record
 
     def list(self) -> Sequence[Record]:
         return [*self._known.values()]
@@ -117,11 +112,6 @@ class Cache:
     def forget(self, key: str) -> None:
         self._known.pop(key, None)
         (self._records / key).unlink(missing_ok=True)
-
-    def _save(self, record: Record) -> None:
-        """Not synced: a record that is lost in a crash is a step that runs again."""
-        files.replace(str(self._records / record.key), msgspec.json.encode(record), durable=False)
-        self._known[record.key] = record
 
     # ------------------------------------------------------------ mounts
 

@@ -235,7 +235,7 @@ class Build:
         layers = [layer.descriptor for layer in snapshot.layers]
         steps = self._steps.values() if self.request.inline_cache else None
         target = await self.images.create(lease, document(snapshot, self.epoch, steps), layers)
-        return await self.images.name(target, self.request.refs)
+        return await self.images.name(target, self.request.refs, lasting=False)
 
     async def _squashed(self, snapshot: Snapshot) -> Snapshot:
         """With one layer instead of those that this build has put on its base."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,27 +55,21 @@ class Blobs:
         return data
 
     def write(self, data: bytes, media_type: str) -> Descriptor:
-        """Durable when it returns, but for its directory's entry."""
+        """A document, whole in its place; not flushed."""
         described = Descriptor(media_type=media_type, digest=digest_of(data), size=len(data))
         with contextlib.suppress(NotFound, Invalid):
             self.read(described.digest)
             return described
         making = self.temporary()
         try:
-            with making.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            making.write_bytes(data)
             making.rename(self.path(described.digest))
         finally:
             making.unlink(missing_ok=True)
         return described
 
     def adopt(self, file: Path, digest: str) -> None:
-        """Take a file that is known to have this digest; it is moved away, or removed when the blob is here.
-
-        One that is here is on the disk already, and this one need not be.
-        """
+        """Take a file that is known to have this digest; it is moved away, or removed when the blob is here."""
         if self.has(digest) and self.size(digest) == file.stat().st_size:
             file.unlink()
         else:

@@ -50,19 +50,8 @@ def set_aside(root: Path) -> None:
     os.link(root / "index.json", aside)
 
 
-def flushed(root: Path) -> int:
-    """As it was said to the last write, in ns since the epoch; 0 if there was none."""
-    try:
-        return (root / "index.json").stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
-
-
-def write(root: Path, entries: Mapping[str, Entry], making: Path, flushed: int) -> None:
-    """Durable when it returns. making: a name to write to first, on the same file system.
-
-    flushed: ns since the epoch; all content that was there then is on the disk.  It is the file's time of change.
-    """
+def write(root: Path, entries: Mapping[str, Entry], making: Path) -> None:
+    """Durable when it returns. making: a name to write to first, on the same file system."""
     descriptors = [
         msgspec.structs.replace(
             entry.target, annotations={**({_REF: ref} if ref else {}), _UPDATED: str(entry.updated)}
@@ -70,17 +59,20 @@ def write(root: Path, entries: Mapping[str, Entry], making: Path, flushed: int) 
         for entry in entries.values()
         for ref in entry.refs or ("",)
     ]
-    data = msgspec.json.encode(Index(manifests=tuple(descriptors)))
+    replace(root / "index.json", msgspec.json.encode(Index(manifests=tuple(descriptors))), making)
+
+
+def replace(path: Path, data: bytes, making: Path) -> None:
+    """Durable when it returns, or as it was; making as above."""
     try:
         with making.open("wb") as file:
             file.write(data)
             file.flush()
-            os.utime(file.fileno(), ns=(flushed, flushed))
             os.fsync(file.fileno())
-        making.rename(root / "index.json")
+        making.rename(path)
     finally:
         making.unlink(missing_ok=True)
-    directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

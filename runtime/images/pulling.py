@@ -78,7 +78,7 @@ async def _pull(
         if wanted:
             await _check_platform(store, source, target, wanted, name.familiar)
         await fetch(store, lease, source, target, name.familiar, wanted or host_platform(), report)
-        image = await store.name(target, (full,))
+        image = await store.name(target, (full,), lasting=False)
     is_new = before is None or (before.id, before.variants) != (image.id, image.variants)
     return Pulled(image=image, ref=full, is_new=is_new)
 

@@ -1,13 +1,14 @@
 """A full disk, in words that say what to do."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from swarmd.runtime.errors import Exhausted
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+_RESERVE = 256 * 1024  # bytes
 
 
 @contextmanager
@@ -19,3 +20,29 @@ def room_on(root: Path) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         raise Exhausted(f"the disk of {root} is full: free space on it, or remove images with `image prune`") from None
+
+
+class Reserve:
+    """Room on a disk that is given up when it is full, for what has to be written then to get on."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.keep()
+
+    def keep(self) -> None:
+        """Have it again, if there is room."""
+        if not self._file.exists():
+            try:
+                self._file.write_bytes(bytes(_RESERVE))
+            except OSError:
+                self._file.unlink(missing_ok=True)
+
+    def spend(self, write: Callable[[], None]) -> None:
+        """Write with the help of the reserve, if it must be."""
+        try:
+            write()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._file.unlink(missing_ok=True)
+            write()

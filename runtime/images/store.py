@@ -5,6 +5,7 @@
     layers/                   layers ready for overlayfs (layers.py)
     tmp/                      what is being made; emptied when the store is opened
     reserve                   room to write index.json when images are removed from a full disk
+    flushed.json              what is on the disk for certain (flushing.py)
 
 Content comes first, its name last: killed before, nothing shows.  Content that is coming is held by a lease, all other
 that no image, container or build needs is garbage.  Changes of the index happen one at a time; content comes in
@@ -13,10 +14,10 @@ parallel, the same content once.
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -28,19 +29,19 @@ from swarmd.runtime.images import image as images
 from swarmd.runtime.images import names
 from swarmd.runtime.images.blobs import Blobs
 from swarmd.runtime.images.coming import Arriving
+from swarmd.runtime.images.flushing import Flushed
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.layers import Layers
 from swarmd.runtime.images.manifests import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest
 from swarmd.runtime.images.recovery import recovered
 from swarmd.runtime.images.references import normalised
-from swarmd.runtime.images.room import FULL, room_on
+from swarmd.runtime.images.room import Reserve, room_on
 from swarmd.runtime.images.unpacking.removal import remove
 from swarmd.runtime.images.unpacking.workers import Workers
-from swarmd.runtime.stages import syscalls
 
 _LOG = logging.getLogger(__name__)
 _SHORTEST_ID = 4
-_RESERVE = 256 * 1024  # bytes
+_FLUSH_AFTER = 1.0  # s: what comes together is flushed together, and not while it is first used
 _LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
 
 R = TypeVar("R")
@@ -65,8 +66,10 @@ class ImageStore:
         self.arriving = Arriving()
         if not (root / "oci-layout").exists() or (root / "oci-layout").read_text() != _LAYOUT:
             (root / "oci-layout").write_text(_LAYOUT)
-        self._reserve = root / "reserve"
-        self._keep_reserve()
+        self._reserve = Reserve(root / "reserve")
+        self._flushed = Flushed(root, self.blobs, self.layers, self._reserve)
+        self._flushing: asyncio.Task[None] | None = None
+        self._unflushed = False
         self._changing = asyncio.Lock()
         self._leases: list[Lease] = []
         self._watchers: list[Callable[[], None]] = []
@@ -76,12 +79,16 @@ class ImageStore:
         self._damaged: dict[str, str] = {}  # why those that are listed can't be used
         self._lent: dict[str, Image] = {}  # what is being built, for its own containers
         for entry in self._entries.values():
-            self._read(entry)
+            self._read(entry, told=not self._flushed.host_went_down)
         self._deleting: set[asyncio.Future[None]] = set()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # gone with the last who waits
 
     async def close(self) -> None:
+        """What is not on the disk yet is left to the kernel, as when the daemon is killed."""
         await self.workers.close()
+        if self._flushing:
+            self._flushing.cancel()
+            await asyncio.wait([self._flushing])
         if self._deleting:
             await asyncio.wait(self._deleting)
 
@@ -152,6 +159,10 @@ class ImageStore:
     def list(self) -> Sequence[Image]:
         return [*self._images.values()]
 
+    def holds(self, descriptor: Descriptor, diff_id: str) -> bool:
+        """Whether a layer is here, both as it came and ready for use."""
+        return self.blobs.holds(descriptor) and self.layers.has(diff_id)
+
     def disk_usage(self) -> int:
         """Bytes of all blobs and all unpacked layers, each counted once."""
         blobs = sum(map(self.blobs.size, self.blobs.digests()))
@@ -191,10 +202,18 @@ class ImageStore:
         async with lock:
             yield
 
-    async def name(self, target: Descriptor, refs: Iterable[str]) -> Image:
-        """Make a target whose content is here an image, or give an image names, which leave those that had them."""
+    async def name(self, target: Descriptor, refs: Iterable[str], lasting: bool = True) -> Image:
+        """Make a target whose content is here an image, or give an image names, which leave those that had them.
+
+        lasting: it outlasts a crash of the host from now on; otherwise, where it can be had again, from soon on.
+        """
         async with self._changing:
-            await self._write(names.named(self._entries, target, map(normalised, refs), time.time_ns()))
+            entries = names.named(self._entries, target, map(normalised, refs), time.time_ns())
+            if lasting:
+                await in_thread(partial(self._flush, target.digest))
+            await self._write(entries)
+        if not lasting:
+            self._flush_soon()
         return self.get(target.digest)
 
     async def create(self, lease: Lease, configuration: bytes, layers: Sequence[Descriptor]) -> Descriptor:
@@ -207,7 +226,7 @@ class ImageStore:
 
     async def tag(self, ref: str, new: str) -> Image:
         """Give an image another name; the name leaves the image that had it."""
-        return await self.name(self.get(ref).target, (new,))
+        return await self.name(self.get(ref).target, (new,), lasting=False)
 
     async def remove(
         self, ref: str, force: bool = False, in_use: Callable[[], bool] = lambda: False
@@ -271,10 +290,23 @@ class ImageStore:
         if needed := self._reachable():
             self._discard({*self.blobs.digests()} - needed[0], {*self.layers.diff_ids()} - needed[1])
 
-    @property
-    def flushed(self) -> int:
-        """ns since the epoch: what came before is on the disk, also after a crash of the host."""
-        return names.flushed(self.root)
+    def damaged(self) -> Sequence[Descriptor]:
+        """Targets that are listed and can't be used."""
+        return [self._entries[id].target for id in self._damaged]
+
+    async def settle(self) -> None:
+        """Look again at what is damaged; what only a crash of the host kept from the disk is not listed any more."""
+        flushed = {*self._flushed.known.images}
+        for id in [*self._damaged]:
+            self._read(self._entries[id], told=id in flushed)
+        if lost := self._damaged.keys() - flushed:
+            async with self._changing:
+                for id in lost:
+                    shown = ", ".join(self._entries[id].refs) or id
+                    _LOG.warning("image %s had just come when the host went down: pull or build it again", shown)
+                await self._write({id: entry for id, entry in self._entries.items() if id not in lost})
+        if not self._flushed.all():
+            self._flush_soon()
 
     # ------------------------------------------------------------ inside
 
@@ -300,23 +332,18 @@ class ImageStore:
             work.add_done_callback(self._deleting.discard)
 
     async def _write(self, entries: dict[str, names.Entry]) -> None:
-        """Show other images. Content that they name is on the disk before they are."""
+        """Show other images."""
 
         written, shrinks = False, entries.keys() < self._entries.keys()
 
+        def index() -> None:
+            names.write(self.root, entries, self.blobs.temporary())
+
         def write() -> None:
             nonlocal written
-            self._keep_reserve()
-            began = time.time_ns()
-            flush(self.root)
+            self._reserve.keep()
             with room_on(self.root):
-                try:
-                    names.write(self.root, entries, self.blobs.temporary(), began)
-                except OSError as error:
-                    if error.errno not in FULL or not shrinks:
-                        raise
-                    self._reserve.unlink(missing_ok=True)
-                    names.write(self.root, entries, self.blobs.temporary(), began)
+                self._reserve.spend(index) if shrinks else index()
             written = True
 
         try:
@@ -324,6 +351,28 @@ class ImageStore:
         finally:
             if written:  # cancelled or not
                 self._show(entries)
+
+    def _flush(self, *coming: str) -> None:
+        flushed = {*self._flushed.known.images}
+        with room_on(self.root):
+            self._flushed.flush(
+                [id for id in (*self._entries, *coming) if id in self._images or id in flushed or id in coming]
+            )
+
+    def _flush_soon(self) -> None:
+        """In the background, once for all that comes meanwhile."""
+        self._unflushed = True
+        if not self._flushing or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush_later())
+
+    async def _flush_later(self) -> None:
+        while self._unflushed:
+            await asyncio.sleep(_FLUSH_AFTER)
+            self._unflushed = False
+            try:
+                await in_thread(self._flush)
+            except (OSError, RuntimeFault) as error:
+                _LOG.warning("images that have just come are not on the disk yet: %s", error)
 
     def _show(self, entries: dict[str, names.Entry]) -> None:
         self._entries = entries
@@ -339,35 +388,28 @@ class ImageStore:
         for changed in self._watchers:
             changed()
 
-    def _keep_reserve(self) -> None:
-        """Room that is given up when an image is removed from a full disk: its list has to be written for that."""
-        if not self._reserve.exists():
-            try:
-                self._reserve.write_bytes(bytes(_RESERVE))
-            except OSError:
-                self._reserve.unlink(missing_ok=True)
-
     def _listed(self) -> dict[str, names.Entry]:
         try:
             return names.read(self.root)
         except Invalid as error:
             entries = recovered(self.blobs, self.layers)
             names.set_aside(self.root)
-            names.write(self.root, entries, self.blobs.temporary(), 0)
+            names.write(self.root, entries, self.blobs.temporary())
             _LOG.error("%s: %d images were found again, without their names: tag or pull them", error, len(entries))
             return entries
 
-    def _read(self, entry: names.Entry) -> None:
+    def _read(self, entry: names.Entry, told: bool = True) -> None:
+        """told: an operator is, of what is damaged."""
         id = entry.target.digest
         try:
             self._images[id] = images.read(self.blobs, self.layers, entry)
             self._damaged.pop(id, None)
         except RuntimeFault as error:
             self._images.pop(id, None)
-            if self._damaged.get(id) != str(error):
-                self._damaged[id] = str(error)
+            if told and self._damaged.get(id) != str(error):
                 shown = ", ".join(entry.refs) or id
                 _LOG.error("image %s is damaged: %s; pull or load it again, or remove it", shown, error)
+            self._damaged[id] = str(error) if told else ""
 
 
 def _name(refs: Sequence[str], ref: str) -> str:
@@ -383,15 +425,6 @@ def _repository(ref: str) -> str:
     """A full name without tag and digest."""
     name = ref.partition("@")[0]
     return name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
-
-
-def flush(directory: Path) -> None:
-    """Bring what was written to this file system to the disk: cheaper than a flush per file."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syscalls.syncfs(fd, str(directory))
-    finally:
-        os.close(fd)
 
 
 def _delete(paths: Iterable[Path]) -> None:

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from swarmd.runtime.build.cache import Cache, Layer
-from swarmd.runtime.images import store as stores
+from swarmd.runtime.images import flushing
 from swarmd.runtime.images.arrivals import fetch
 from swarmd.runtime.images.loading import load
 from swarmd.runtime.images.making import add_changes, import_rootfs
 from swarmd.runtime.images.manifests import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, host_platform
+from swarmd.runtime.images.mending import mend
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.stages import files
 from tests.runtime.images.tars import configuration, digest, directory, docker_save, entry, tar
@@ -79,7 +80,7 @@ class Crash:
         """What is there already was flushed long ago."""
         self._flushed |= self._files()
         sys.addaudithook(self._audit)
-        fsync, flush = os.fsync, stores.flush
+        fsync, flush = os.fsync, flushing.flush
 
         def synced(fd: int) -> None:
             self.step()
@@ -92,7 +93,7 @@ class Crash:
             flush(directory)
             self._flushed |= self._files()
 
-        os.fsync, stores.flush = synced, all_synced
+        os.fsync, flushing.flush = synced, all_synced
 
     def _files(self) -> set[tuple[int, int]]:
         found = set()
@@ -140,13 +141,13 @@ async def prepare(root: Path) -> None:
 async def live(mode: str, root: Path, point: int, told: int) -> None:
     """Tell of each image that is there, as a client would hear of it."""
     store = ImageStore(root / "images")
-    cache = Cache(root / "builds", store.flushed)
+    cache = Cache(root / "builds", store.holds)
     store.keep(cache.needed)
     Crash(mode, root, point).arm()
     registry = Registry()
     with store.lease() as lease:
         await fetch(store, lease, registry, registry.target, "pulled:1", host_platform())
-        await store.name(registry.target, ("pulled:1",))
+        await store.name(registry.target, ("pulled:1",), lasting=False)
     os.write(told, b"p")
     await load(store, chunks(docker_save(["loaded:1"], SHARED, LOADED)))
     os.write(told, b"l")
@@ -190,11 +191,14 @@ def wanted_files(diff_id: str) -> dict[str, bytes]:
     }[diff_id]
 
 
-def legal(done: int) -> tuple[set[str], set[str]]:
-    """Names that must be there, and those that may, when this much was told and the next was under way."""
+def legal(mode: str, done: int) -> tuple[set[str], set[str]]:
+    """Names that must be there, and those that may, when this much was told and the next was under way.
+
+    What can be pulled again, need not outlast a crash of the host at once.
+    """
     after = [{"old"}, {"old", "pulled"}, {"old", "pulled", "loaded"}, {"old", "pulled", "loaded", "imported"}]
     after += [after[3] | {"again"}, {"old", "pulled", "imported", "again"}]
-    here, coming = after[done], after[min(done + 1, 5)]
+    here, coming = after[0 if mode == "power" and done == 1 else done], after[min(done + 1, 5)]
     return here & coming, here | coming
 
 
@@ -202,10 +206,11 @@ async def check(mode: str, root: Path, done: int) -> None:
     if mode == "power":
         files.boot_id = lambda: SECOND_BOOT
     store = ImageStore(root / "images")
-    cache = Cache(root / "builds", store.flushed)
+    cache = Cache(root / "builds", store.holds)
     store.keep(cache.needed)
+    await mend(store)
     names = {ref.removeprefix("docker.io/library/").removesuffix(":1") for image in store.list() for ref in image.refs}
-    must, may = legal(done)
+    must, may = legal(mode, done)
     assert must <= names <= may, f"there are {sorted(names)}, not {sorted(must)} to {sorted(may)}"
     assert len(store._entries) == len(store.list()), "an image is listed and can't be used"
     store.sweep()
