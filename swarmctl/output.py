@@ -116,7 +116,7 @@ def since(seconds: float) -> str:
 
 
 def span(seconds: int) -> str:
-    for unit, length, least in (("month", 2592000, 2), ("week", 604800, 2), ("day", 86400, 2)):
+    for unit, length, least in (("year", 31536000, 2), ("month", 2592000, 2), ("week", 604800, 2), ("day", 86400, 2)):
         if seconds >= least * length:
             return f"{seconds // length} {unit}s"
     if seconds >= 5400:

@@ -17,7 +17,11 @@ def split(name: str) -> tuple[str, str]:
     if at:
         return split(repository)[0], digest
     repo, colon, tag = name.rpartition(":")
-    return (repo, tag) if colon and "/" not in tag else (name, "")
+    if not colon or "/" in tag:
+        return name, ""
+    if ":" in repo.rpartition("/")[2]:
+        raise Refusal(f"image name {name!r} is not valid: the form is [host[:port]/]name[:tag][@digest]")
+    return repo, tag
 
 
 def tagged(name: str) -> str:

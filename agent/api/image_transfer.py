@@ -15,7 +15,7 @@ from swarmd.agent.api.images import given_name, platform
 from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import respond
 from swarmd.proto.errors import Invalid, NotFound, Unavailable
-from swarmd.runtime.images.arrivals import silent
+from swarmd.runtime.images.arrivals import Progress, silent
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.loading import load as load_archive
@@ -26,8 +26,13 @@ from swarmd.runtime.images.references import Reference, familiar
 from swarmd.runtime.images.saving import save as save_archive
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.registry import Credentials, credentials_from_header
+from swarmd.runtime.urls import why
 
 _PIECE = 256 * 1024
+_OF_LOADS = {  # what is said of pulls, in the words for archives
+    **{"Pulling fs layer": "Waiting", "Downloading": "Loading layer", "Download complete": "Loaded"},
+    **{"Pull complete": "Load complete"},
+}
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -145,14 +150,14 @@ async def _downloaded(source: str) -> AsyncGenerator[bytes, None]:
             async for chunk in response.content.iter_chunked(_PIECE):
                 yield chunk
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise Unavailable(f"cannot import from {source}: {error or 'it does not answer'}") from None
+        raise Unavailable(f"cannot import from {source}: {why(error)}") from None
 
 
 async def load(request: web.Request) -> web.StreamResponse:
     engine, wanted, quiet = services(request).engine, platform(request), query.flag(request, "quiet")
 
     async def work(say: Say) -> None:
-        report = silent if quiet else lambda progress: say(line(progress))
+        report = silent if quiet else lambda progress: say(line(progress) | _status_of_load(progress))
         for image in await load_archive(engine.images, _content(request), wanted, report):
             told(engine, "load", image, (tags(image.refs) or [""])[0])
             named = [f"Loaded image: {name}\n" for name in tags(image.refs)]
@@ -160,6 +165,10 @@ async def load(request: web.Request) -> web.StreamResponse:
                 say({"stream": text})
 
     return await streamed(request, work)
+
+
+def _status_of_load(progress: Progress) -> dict[str, str]:
+    return {"status": _OF_LOADS.get(progress.status, progress.status)}
 
 
 async def save(request: web.Request) -> web.StreamResponse:

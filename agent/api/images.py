@@ -88,7 +88,7 @@ async def _remove(engine: Engine, image: Image, name: str, force: bool) -> list[
             raise Conflict(f"{said}: remove the container first, or force, which only takes the image's names away")
     taken: list[str] = []
     gone = ""
-    for ref in given or (image.id,):
+    for ref in given or (name,):
         names, gone = await engine.images.remove(ref, force=force, in_use=lambda: bool(_users(engine, image)))
         taken += names
     return _removed(engine, image, taken, gone)
@@ -119,6 +119,9 @@ def _names_meant(image: Image, name: str) -> tuple[str, ...]:
 
 async def _remove_platforms(engine: Engine, image: Image, platforms: Sequence[Platform]) -> list[dict[str, str]]:
     doomed = {image.of(wanted).variant.manifest.digest for wanted in platforms}
+    for other in engine.images.list():
+        if other.id != image.id and any(variant.manifest.digest in doomed for variant in other.variants):
+            raise Conflict(f"image {image.shown} shares this platform with image {other.shown}: remove that first")
     if users := _users(engine, image):
         raise Conflict(f"image {image.shown} is used by container {users[0].name}: remove the container first")
     if len(doomed) == len(image.variants):

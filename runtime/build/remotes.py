@@ -15,6 +15,7 @@ import aiohttp
 from swarmd.runtime.errors import Invalid, RuntimeFault, Unsupported
 from swarmd.runtime.images.store import in_thread
 from swarmd.runtime.model import Struct
+from swarmd.runtime.urls import why
 
 _LARGEST = 16 << 30
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=30, sock_read=60)
@@ -63,7 +64,7 @@ async def download(url: str, place: Path, checksum: str = "") -> Downloaded:
                     content.update(chunk)
                     await in_thread(partial(file.write, chunk))
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise RuntimeFault(f"{url} could not be fetched: {error or type(error).__name__}") from None
+        raise RuntimeFault(f"{url} could not be fetched: {why(error)}") from None
     digest = f"sha256:{content.hexdigest()}"
     if checksum and checksum != digest:
         raise Invalid(f"{url} is {digest}, and not {checksum} as --checksum says")

@@ -34,6 +34,7 @@ from swarmd.runtime.images.unpacking.jobs import Unpacked
 from swarmd.runtime.images.unpacking.removal import remove
 from swarmd.runtime.model import Struct
 
+EXISTS = "Already exists"  # what is said of a layer that need not come
 _AT_ONCE = 3  # downloads of one image
 _REPORT_EVERY = 0.1  # s
 _SUFFIXES = {"": "", "gzip": "+gzip", "zstd": "+zstd"}  # of media types
@@ -135,8 +136,9 @@ async def _image(
     data = await _document(store, lease, source, manifest.config, what)
     config = parse(data, Configuration, f"the configuration of {what}")
     check_layers(manifest, config, what)
-    for one in manifest.layers:
-        report(Progress(id=short(one.digest), status="Pulling fs layer"))
+    for one, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
+        if not _is_whole(store, one, diff_id):
+            report(Progress(id=short(one.digest), status="Pulling fs layer"))
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def bring(descriptor: Descriptor, diff_id: str) -> None:
@@ -145,6 +147,11 @@ async def _image(
 
     pairs = zip(manifest.layers, config.rootfs.diff_ids, strict=True)
     await all_or_none([bring(descriptor, diff_id) for descriptor, diff_id in pairs])
+
+
+def _is_whole(store: ImageStore, descriptor: Descriptor, diff_id: str) -> bool:
+    """Whether nothing of a layer is missing."""
+    return store.blobs.holds(descriptor) and store.layers.has(diff_id)
 
 
 async def layer(
@@ -161,10 +168,10 @@ async def layer(
     lease.blobs.add(descriptor.digest)
     lease.layers.add(diff_id)
     async with store.only_one(descriptor.digest), store.only_one(f"unpacked {diff_id}"):
-        has_blob, has_files = store.blobs.holds(descriptor), store.layers.has(diff_id)
-        if has_blob and has_files:
-            report(Progress(id=id, status="Already exists"))
+        if _is_whole(store, descriptor, diff_id):
+            report(Progress(id=id, status=EXISTS))
             return
+        has_blob, has_files = store.blobs.holds(descriptor), store.layers.has(diff_id)
         with store.arriving.receiving(descriptor.digest) as coming:
             arrival = await _unpacked(store, descriptor, diff_id, report) if has_blob else None
             if arrival is None and has_files:

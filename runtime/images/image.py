@@ -22,6 +22,7 @@ from swarmd.runtime.images.manifests import (
     suits,
 )
 from swarmd.runtime.images.names import Entry
+from swarmd.runtime.images.references import familiar
 from swarmd.runtime.model import Struct
 
 
@@ -84,7 +85,7 @@ class Image(Struct, frozen=True):
 
     @property
     def shown(self) -> str:
-        return self.refs[0] if self.refs else self.id[7:19]
+        return familiar(self.refs[0]) if self.refs else self.id[7:19]
 
 
 def passing(config: ImageConfig, layers: Sequence[Path]) -> Image:

@@ -7,11 +7,13 @@ is made, of the layers as they are.
 import asyncio
 import os
 import tarfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
+
+from msgspec import structs
 
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.arrivals import Chunks, Report, all_or_none, fetch, receive, silent
@@ -53,16 +55,28 @@ async def load(
 ) -> Sequence[Image]:
     """Add all images of an archive; all of them or, on an error, none.
 
-    wanted: of images for several platforms only this one; None: all that the archive has.
+    wanted: of images for several platforms only this one; None: all that the archive has.  Each is returned with the
+    names that the archive gives it, and no others.
     """
-    with store.lease() as lease:
+    with _about_archive(), store.lease() as lease:
         async with _spooled(store, content) as file:
             archive = await in_thread(lambda: Archive(file))
             bring = _laid_out if archive.has("index.json") else _saved
             found = await bring(store, lease, archive, wanted, report)
             if not found:
                 raise Invalid("the image archive holds no image")
-            return [await store.name(target, refs) for target, refs in found]
+            return [structs.replace(await store.name(target, refs), refs=refs) for target, refs in found]
+
+
+@contextmanager
+def _about_archive() -> Iterator[None]:
+    """Have every refusal say what it is about."""
+    try:
+        yield
+    except Invalid as error:
+        if "archive" not in str(error):
+            raise Invalid(f"the image archive can't be loaded: {error}") from None
+        raise
 
 
 @asynccontextmanager
@@ -210,14 +224,20 @@ async def _laid_out(
     listed = _json(archive, "index.json", Index).manifests
     named = _names_of_saved(archive)
     found: dict[str, tuple[Descriptor, tuple[str, ...]]] = {}
+    passed_over: list[str] = []
     for descriptor in listed:
         what = f"image {_named(descriptor)[0] if _named(descriptor) else descriptor.digest} in the archive"
         if len(listed) > 1 and descriptor.platform and wanted and not suits(descriptor.platform, wanted):
+            passed_over.append(str(descriptor.platform))
             continue
-        await _bring(store, lease, archive, descriptor, what, wanted, report)
+        if descriptor.digest not in found:
+            await _bring(store, lease, archive, descriptor, what, wanted, report)
         refs = found.get(descriptor.digest, (descriptor, ()))[1] + _named(descriptor)
         config = _config_of(archive, descriptor)
         found[descriptor.digest] = (descriptor.bare, tuple(dict.fromkeys((*refs, *named.get(config, ())))))
+    if passed_over and not found:
+        offered = ", ".join(dict.fromkeys(passed_over))
+        raise Invalid(f"the image archive has no image for {wanted}: there are {offered}")
     return [*found.values()]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.arrivals import Arrival, Chunks, receive
 from swarmd.runtime.images.config import ImageConfig, to_oci
 from swarmd.runtime.images.image import Image
@@ -39,7 +40,10 @@ async def import_rootfs(
 ) -> Image:
     """Make an image of one layer from a tar, compressed or not, of a root file system."""
     with store.lease() as lease:
-        arrival = await receive(store, content)
+        try:
+            arrival = await receive(store, content)
+        except Invalid as error:
+            raise Invalid(f"the root file system can't be imported: {error}") from None
         lease.blobs.add(arrival.digest)
         lease.layers.add(arrival.diff_id)
         try:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import cast
 
 from swarmd.runtime.errors import Invalid, NotFound, RuntimeFault
-from swarmd.runtime.images.arrivals import Chunks, Progress, Report, fetch, silent
+from swarmd.runtime.images.arrivals import EXISTS, Chunks, Progress, Report, fetch, silent
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import (
     ACCEPTED,
@@ -74,6 +74,8 @@ async def _pull(
     report(Progress(id=ref, status=f"Pulling from {name.path}"))
     source = Registry(repository)
     before = _image(store, full)
+    if before is not None and before.id == target.digest:  # of what is here nothing is said, as in Docker
+        report = _without_existing(report)
     with store.lease() as lease:
         if wanted:
             await _check_platform(store, source, target, wanted, name.familiar)
@@ -81,6 +83,14 @@ async def _pull(
         image = await store.name(target, (full,), lasting=False)
     is_new = before is None or (before.id, before.variants) != (image.id, image.variants)
     return Pulled(image=image, ref=full, is_new=is_new)
+
+
+def _without_existing(report: Report) -> Report:
+    def filtered(progress: Progress) -> None:
+        if progress.status != EXISTS:
+            report(progress)
+
+    return filtered
 
 
 def _image(store: ImageStore, full: str) -> Image | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from swarmd.runtime.errors import NotFound
 from swarmd.runtime.images.arrivals import Chunks
 from swarmd.runtime.images.image import Image, Variant
 from swarmd.runtime.images.manifests import OCI_INDEX, Descriptor, Index, Platform
@@ -50,7 +51,11 @@ async def save(
 
 
 async def _file(store: ImageStore, digest: str) -> Chunks:
-    with store.blobs.path(digest).open("rb") as file:
+    try:
+        file = store.blobs.path(digest).open("rb")
+    except FileNotFoundError:
+        raise NotFound(f"content {digest} of an image is not on this node any more: pull or load it again") from None
+    with file:
         size = store.blobs.size(digest)
         yield _header(f"blobs/{digest.replace(':', '/')}", size)
         while data := await asyncio.to_thread(file.read, _CHUNK):

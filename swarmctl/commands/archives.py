@@ -7,7 +7,7 @@ import sys
 
 from swarmd.swarmctl.client import Client, Refusal
 from swarmd.swarmctl.parser import Args, Parser
-from swarmd.swarmctl.references import platform, split
+from swarmd.swarmctl.references import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,10 +53,8 @@ def _opened(name: str) -> IO[bytes]:
 def import_(client: Client, args: Args) -> None:
     from swarmd.swarmctl.layers import Screen
 
-    repo, tag = split(args.name)
     query = {
-        "repo": repo or None,
-        "tag": tag or None,
+        "repo": args.name or None,
         "message": args.message or None,
         "platform": args.platform or None,
         "changes": args.change or None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from swarmd.swarmctl.client import Client
 from swarmd.swarmctl.parser import Args, Parser
-from swarmd.swarmctl.references import split
 
 
 def add_commit(parser: Parser) -> None:
@@ -18,13 +17,11 @@ def add_commit(parser: Parser) -> None:
 
 
 def commit(client: Client, args: Args) -> None:
-    repo, tag = split(args.name)
     made = client.post(
         "/commit",
         {},
         container=args.container,
-        repo=repo or None,
-        tag=tag or None,
+        repo=args.name or None,
         author=args.author or None,
         comment=args.message or None,
         pause=args.pause,

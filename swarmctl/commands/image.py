@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 _COLUMNS = {"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE"}
 _WITH_DIGESTS = {"Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID",
                  "CreatedSince": "CREATED", "Size": "SIZE"}  # fmt: skip
-_HISTORY = output.Table(
-    {"ID": "IMAGE", "CreatedSince": "CREATED", "CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT"}
-)
+_HISTORY = {"CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT"}
 _TREE = output.Table(
     {"Image": "IMAGE", "ID": "ID", "DiskUsage": "DISK USAGE", "ContentSize": "CONTENT SIZE", "Used": "USED"}
 )
 _NONE = "<none>"
+_NOT_FOUND = 404
 _STEP = 45  # characters of a command in a history
 
 
@@ -173,34 +172,39 @@ def inspect(client: Client, args: Args) -> int:
 
 def history(client: Client, args: Args) -> None:
     steps = client.get(f"/images/{path_of(args.image)}/history", platform=platform(args.platform))
-    _HISTORY.show([_step(step, args) for step in steps], args)
+    created = {"CreatedSince": "CREATED"} if args.human else {"CreatedAt": "CREATED AT"}
+    output.Table({"ID": "IMAGE", **created, **_HISTORY}).show([_step(step, args) for step in steps], args)
 
 
 def _step(step: dict[str, Any], args: Args) -> dict[str, Any]:
     command = " ".join(step["CreatedBy"].split())
     if not args.no_trunc and len(command) > _STEP:
         command = f"{command[: _STEP - 1]}…"
-    at = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(step["Created"])) if step["Created"] else "N/A"
-    since = _times(step["Created"])["CreatedSince"]
     return {
         "ID": step["Id"] if args.no_trunc else step["Id"].removeprefix("sha256:")[:12],
-        "CreatedSince": since if args.human else at,
-        "CreatedAt": at,
+        "CreatedSince": _times(step["Created"])["CreatedSince"],
+        "CreatedAt": _rfc3339(step["Created"]) if step["Created"] else "N/A",
         "CreatedBy": command,
         "Size": output.size(step["Size"]) if args.human else str(step["Size"]),
         "Comment": step["Comment"],
     }
 
 
+def _rfc3339(seconds: int) -> str:
+    at = time.localtime(seconds)
+    zone = time.strftime("%z", at)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", at) + (f"{zone[:3]}:{zone[3:]}" if at.tm_gmtoff else "Z")
+
+
 # ---------------------------------------------------------------- changing
 
 
 def tag(client: Client, args: Args) -> None:
-    repo, name = split(args.name)
-    client.post(f"/images/{path_of(args.image)}/tag", None, repo=repo, tag=name or "latest")
+    client.post(f"/images/{path_of(args.image)}/tag", None, repo=args.name)
 
 
 def remove(client: Client, args: Args) -> int:
+    """With --force it is no failure, as in Docker, that there is no such image."""
     code, wanted = 0, [platform(text) for text in args.platform] or None
     for name in args.images:
         try:
@@ -210,7 +214,8 @@ def remove(client: Client, args: Args) -> int:
                 print(*(f"{what}: {which}" for what, which in line.items()))
         except Refusal as refusal:
             print(f"swarmctl: {refusal}", file=sys.stderr)
-            code = 1
+            if not (args.force and refusal.status == _NOT_FOUND):
+                code = 1
     return code
 
 

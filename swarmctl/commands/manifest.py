@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from binascii import b2a_base64
 
 from swarmd.swarmctl import target
 from swarmd.swarmctl.client import Client, Refusal, path_of, segment
@@ -99,7 +100,8 @@ def _fetched(client: Client, name: str, insecure: bool) -> dict[str, Any]:
 def _verbose(found: dict[str, Any], platform: object) -> dict[str, Any]:
     kind = "SchemaV2Manifest" if found["Descriptor"]["mediaType"] == _DOCKER_MANIFEST else "OCIManifest"
     descriptor = found["Descriptor"] | ({"platform": platform} if platform else {})
-    return {"Ref": found["Ref"], "Descriptor": descriptor, kind: loads(found["Content"])}
+    raw = b2a_base64(found["Content"].encode(), newline=False).decode()
+    return {"Ref": found["Ref"], "Descriptor": descriptor, "Raw": raw, kind: loads(found["Content"])}
 
 
 def push(client: Client, args: Args) -> None:

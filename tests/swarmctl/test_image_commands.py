@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import pty
+import re
 import stat
 import sys
 import termios
@@ -15,6 +16,7 @@ import pytest
 
 from swarmd.runtime.images.making import import_rootfs
 from swarmd.runtime.images.manifests import Platform
+from swarmd.swarmctl.client import Refusal
 from swarmd.swarmctl.references import domain, in_full, split
 from tests.agent.api.conftest import Api
 from tests.agent.api.test_images import ROOTFS, SECOND, add, chunks
@@ -59,6 +61,11 @@ def test_names(name: str, host: str, full: str, parts: tuple[str, str]) -> None:
     assert (domain(name), in_full(name), split(name)) == (host, full, parts)
 
 
+def test_a_name_with_two_tags_is_none() -> None:
+    with pytest.raises(Refusal, match="'a:b:c' is not valid"):
+        split("a:b:c")
+
+
 async def test_listings(api: Api, swarmctl: Run) -> None:
     image = await add(api, "demo:1", "reg.example:5000/other:2", layers=(ROOTFS, SECOND), Labels={"a": "b"})
     nameless = await add(api, layers=(SECOND,))
@@ -98,6 +105,27 @@ async def test_names_are_given_and_images_removed(api: Api, swarmctl: Run) -> No
     assert [found.id for found in api.engine.images.list()] == [kept.id]
     assert (await swarmctl("image", "prune", "-a", stdin=b"n\n")).code == 1
     assert "untagged: kept:1" in (await swarmctl("image", "prune", "-a", stdin=b"y\n")).out
+
+
+async def test_a_forced_removal_of_nothing_is_no_failure(api: Api, swarmctl: Run) -> None:
+    gone = await swarmctl("rmi", "-f", "nosuch")
+    assert gone.code == 0 and "No such image: nosuch" in gone.err
+
+
+async def test_names_that_no_image_can_have(api: Api, swarmctl: Run) -> None:
+    await add(api, "demo:1")
+    for name in ("a:b:c", "BAD", f"a@sha256:{'0' * 64}", ""):
+        refused = await swarmctl("tag", "demo:1", name)
+        assert refused.code == 1 and refused.err, name
+    assert "digest" in (await swarmctl("tag", "demo:1", f"a@sha256:{'0' * 64}")).err
+    assert (await swarmctl("import", "-", "a:b:c", stdin=ROOTFS)).code == 1
+    assert [image.refs for image in api.engine.images.list()] == [("docker.io/library/demo:1",)]
+
+
+async def test_a_history_with_exact_times(api: Api, swarmctl: Run) -> None:
+    await import_rootfs(api.engine.images, chunks(ROOTFS), ("made:1",))
+    out = (await swarmctl("history", "--human=false", "made:1")).out
+    assert "CREATED AT" in out and re.search(r"\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d) ", out), out
 
 
 async def test_archives(api: Api, swarmctl: Run, tmp_path: Path) -> None:

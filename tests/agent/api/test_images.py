@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from aiohttp import ClientError
 
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.loading import load
@@ -242,6 +243,56 @@ async def test_save_and_load(api: Api) -> None:
         async with api.http.post("http://d/images/load", data=bad) as response:
             assert response.status == 400, await response.text()
     assert len(api.engine.images.list()) == 2
+
+
+async def test_a_load_tells_of_the_names_in_the_archive_only(api: Api) -> None:
+    image = await add(api, "demo:1")
+    async with api.http.get("http://d/images/demo:1/get") as response:
+        archive = await response.read()
+    await api.engine.images.name(image.target, ("other:1",))
+    lines = await told(api, "POST", "/images/load", archive)
+    assert [line["stream"] for line in lines if "stream" in line] == ["Loaded image: demo:1\n"]
+    assert api.engine.images.get("other:1").id == image.id
+
+
+async def refused(api: Api, path: str, data: bytes | None = None) -> str:
+    """What is said of what fails at once or later."""
+    async with api.http.post(f"http://d{path}", data=data) as response:
+        last = json.loads((await response.text()).splitlines()[-1])
+        return str(last["message"] if response.status >= 400 else last["error"])
+
+
+async def test_damaged_archives_are_named(api: Api) -> None:
+    cut = gzip.compress(ROOTFS)[:-20]
+    assert "image archive" in (said := await refused(api, "/images/load", cut)) and "cut off" in said
+    assert "root file system" in (said := await refused(api, "/images/create?fromSrc=-", cut)) and "cut off" in said
+    assert api.engine.images.disk_usage() == 0
+
+
+async def test_an_import_from_where_nothing_is(api: Api) -> None:
+    assert (await refused(api, "/images/create?fromSrc=http://127.0.0.1:1/x.tar")).endswith("connection refused")
+    assert "no address" in await refused(api, "/images/create?fromSrc=http://nosuch.invalid/x.tar")
+
+
+async def test_what_has_gone_from_the_disk_is_not_saved(api: Api) -> None:
+    image = await add(api, "demo:1")
+    api.engine.images.blobs.path(image.variant.configuration.digest).unlink()
+    async with api.http.get("http://d/images/demo:1/get") as response:
+        with pytest.raises(ClientError):  # the manifest went ahead of it
+            await response.read()
+
+
+async def test_a_platform_that_another_image_needs_stays(api: Api) -> None:
+    images = api.engine.images
+    image = await add(api, "alone:1")
+    listed_ = {"mediaType": image.target.media_type, "digest": image.id, "size": image.target.size}
+    media_type = "application/vnd.oci.image.index.v1+json"
+    document = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": [listed_, listed_]}).encode()
+    with images.lease():
+        await images.name(images.blobs.write(document, media_type), ("list:1",))
+    status, said = await api.call("DELETE", f"/images/list:1?platforms={image.variant.platform}")
+    assert status == 409 and "alone:1" in str(said)
+    assert images.blobs.has(image.id)
 
 
 async def test_an_import_with_platform_message_and_changes(api: Api) -> None:
