@@ -5,6 +5,7 @@ what is measured is the whole command of each product.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -181,6 +182,7 @@ def alternate(
         for label, system in systems.items():
             before(system)
             system.settle()
+            os.sync()  # nobody pays for what another has left to write
             value = measure(system)
             if number:
                 values[label].append(value)
@@ -206,7 +208,7 @@ def pull(name: str, content: Callable[[], bytes], on_disk: bool = False) -> Call
             try:
                 ref = registry.publish("content", [content()])
                 samples = alternate(
-                    1 if on_disk else rounds,
+                    rounds,
                     systems,
                     lambda system: seconds(system.command("pull", ref)),
                     lambda system: remove(system, ref),
