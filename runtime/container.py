@@ -47,6 +47,7 @@ from swarmd.runtime.stages import files
 
 _LOG = logging.getLogger(__name__)
 _PROBE_OUTPUT, _PROBES_KEPT = 4096, 5
+_WHILE_PAUSED = 0.5  # s between looks whether it still is
 
 
 class Container:
@@ -534,9 +535,14 @@ class Container:
         delay = 0.0
         while True:
             await asyncio.sleep(delay)
+            if self.state.paused:  # it can't answer, which is no failure of its own
+                delay = min(_WHILE_PAUSED, probe.interval)
+                continue
             result = await self._run_probe(probe)
             if self._unwanted.is_set() or self._has_ended():
                 return  # what it met was the end, and is no finding
+            if self.state.paused:
+                continue
             progress = health.after_probe(progress, probe, result.exit_code == 0, _since(began))
             delay = progress.delay
             changed = progress.state is not self.state.health
@@ -555,19 +561,23 @@ class Container:
 
     async def _run_probe(self, probe: Health) -> ProbeResult:
         start = time.time_ns()
-        if probe.test[0] in probes.KINDS:
-            addresses = [network.address.partition("/")[0] for network in self.state.networks if network.address]
-            inside = functools.partial(self._host.networks.socket_inside, self._pidfd)
-            code, output = await probes.run(probe.test, probe.timeout, inside, addresses)
-            return ProbeResult(start=start, end=time.time_ns(), exit_code=code, output=output[:_PROBE_OUTPUT])
         try:
-            result = await self.exec(Command(command=health.command(probe)), timeout=probe.timeout)
-            code, output = result.exit_code, (result.stdout + result.stderr)[:_PROBE_OUTPUT].decode(errors="replace")
+            code, output = await self._probed(probe)
         except TimeoutError:
             code, output = -1, f"health check timed out after {probe.timeout:g} s"
         except StartError as error:
             code, output = error.exit_code, str(error)
-        return ProbeResult(start=start, end=time.time_ns(), exit_code=code, output=output)
+        except (OSError, RuntimeFault) as error:  # it has ended or been paused meanwhile, or the host can't
+            code, output = -1, str(error)
+        return ProbeResult(start=start, end=time.time_ns(), exit_code=code, output=output[:_PROBE_OUTPUT])
+
+    async def _probed(self, probe: Health) -> tuple[int, str]:
+        if probe.test[0] in probes.KINDS:
+            addresses = [network.address.partition("/")[0] for network in self.state.networks if network.address]
+            inside = functools.partial(self._host.networks.socket_inside, self._pidfd)
+            return await probes.run(probe.test, probe.timeout, inside, addresses)
+        result = await self.exec(Command(command=health.command(probe)), timeout=probe.timeout)
+        return result.exit_code, (result.stdout + result.stderr)[:_PROBE_OUTPUT].decode(errors="replace")
 
     # State
 
