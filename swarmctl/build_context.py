@@ -15,7 +15,7 @@ from swarmd.swarmctl.client import Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 _PIECE = 256 * 1024
 _BLOCK = 512
@@ -25,25 +25,29 @@ _REASONS = {"No such file or directory": "is gone", "Permission denied": "may no
 
 
 class Context:
-    """ignore: the text of .dockerignore; Refusal if it has a pattern that is none.
+    """ignore: the name and the text of a .dockerignore; Refusal if it has a pattern that is none.
 
-    skipped: sentences about what could not come along; sent: bytes so far.
+    prefix: what all names begin with.  skipped: sentences about what could not come along; sent: bytes so far.
     """
 
-    def __init__(self, root: str, ignore: str) -> None:
+    def __init__(self, root: str, ignore: tuple[str, str] = ("", ""), prefix: str = "") -> None:
         self._root = root
+        self._prefix = os.fsencode(prefix)
+        file, text = ignore
         try:
-            self._left_out: Callable[[str], bool] = ignoring(ignore) if ignore.strip() else _nothing
+            self._left_out: Callable[[str], str] = ignoring(text) if text.strip() else _nothing
         except BadPattern as problem:
-            raise Refusal(f".dockerignore: {problem}") from None
-        self._descends = takes_back(ignore)
+            raise Refusal(f"{file}: {problem}") from None
+        self._descends = takes_back(text)
         self.skipped: list[str] = []
         self.sent = 0
 
-    def tar(self) -> Iterator[bytes]:
-        """Pieces of the archive. Refusal for a file that can't be read, or changes meanwhile."""
+    def tar(self, beside: Sequence[Context] = ()) -> Iterator[bytes]:
+        """Pieces of the archive, with others beside it. Refusal for a file that can't be read, or changes meanwhile."""
         held = bytearray()
-        for part in self._members():
+        for one in beside:
+            one.skipped = self.skipped
+        for part in (part for one in (self, *beside) for part in one._members()):
             held += part
             if len(held) >= _PIECE:
                 self.sent += len(held)
@@ -67,7 +71,7 @@ class Context:
                         waiting.append((path, found))
                     continue
                 for above, about in waiting:
-                    yield header(os.fsencode(above) + b"/", about, b"5")
+                    yield header(self._prefix + os.fsencode(above) + b"/", about, b"5")
                 waiting.clear()
                 yield from self._member(path, found)
             except FileNotFoundError:
@@ -89,7 +93,7 @@ class Context:
                 yield from self._walk(path)
 
     def _member(self, path: str, found: os.stat_result) -> Iterator[bytes]:
-        name, kind = os.fsencode(path), stat.S_IFMT(found.st_mode)
+        name, kind = self._prefix + os.fsencode(path), stat.S_IFMT(found.st_mode)
         if kind == stat.S_IFREG:
             yield from self._file(path, name)
         elif kind == stat.S_IFDIR:
@@ -128,8 +132,8 @@ class Context:
             os.close(fd)
 
 
-def _nothing(path: str) -> bool:
-    return False
+def _nothing(path: str) -> str:
+    return ""
 
 
 def _refusal(path: str, problem: OSError) -> Refusal:
@@ -169,12 +173,12 @@ def _ustar(name: bytes, mode: int, size: int, mtime: int, kind: bytes, link: byt
 # ---------------------------------------------------------------- what lies beside
 
 
-def ignore_text(root: str, dockerfile: str) -> str:
-    """Of the file beside a Dockerfile which is named after it, or else of the context's own; '' where neither is."""
+def ignored(root: str, dockerfile: str) -> tuple[str, str]:
+    """Name and text of the file beside a Dockerfile which is named after it, or else of the context's own."""
     for path in (f"{dockerfile}.dockerignore" if dockerfile else "", os.path.join(root, ".dockerignore")):
         if path and os.path.isfile(path):
-            return text_of(path)
-    return ""
+            return os.path.basename(path), text_of(path)
+    return "", ""
 
 
 def text_of(path: str) -> str:

@@ -26,7 +26,7 @@ _LARGEST_SECRET = 500 * 1024  # bytes
 def query(args: Args) -> dict[str, Any]:
     return {
         "target": args.target or None,
-        "buildargs": dumps(arguments(args.build_arg)) if args.build_arg else None,
+        "buildargs": dumps(given) if (given := arguments(args.build_arg)) else None,
         "labels": dumps(dict(args.label)) if args.label else None,
         "platform": args.platform or None,
         "nocache": args.no_cache or None,
@@ -59,12 +59,20 @@ def beside(args: Args, host: str) -> dict[str, Any]:
         more["allow"] = args.allow
     if args.cache_to:
         more["inline_cache"] = True
+    if args.no_cache_filter:
+        more["fresh"] = [name for word in args.no_cache_filter for name in word.split(",") if name]
+    if args.annotation:
+        more["annotations"] = dict(args.annotation)
     return more
 
 
 def arguments(words: list[str]) -> dict[str, str]:
-    """NAME=value, or a bare NAME with its value here; one without a value is not given."""
-    found = {}
+    """NAME=value, or a bare NAME with its value here; one without a value is not given.
+
+    SOURCE_DATE_EPOCH is given if it is set here, as programs that make the same twice expect.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    found = {"SOURCE_DATE_EPOCH": epoch} if epoch else {}
     for word in words:
         name, equals, value = word.partition("=")
         if equals or name in os.environ:

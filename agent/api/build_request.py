@@ -32,13 +32,19 @@ _LIMITS = {
 class More(Struct, frozen=True, forbid_unknown_fields=True):
     """The line of JSON: secrets in base64 by their ids, agents' sockets on this host by theirs, a Dockerfile's text.
 
-    check: only read the Dockerfile, and warn.
+    contexts: by their names; see build_contexts.py.  fresh: stages that are to be built anew.  annotations: of the
+    manifest.  ignored: the name and text of the .dockerignore by which the client has left files out.  check: only read
+    the Dockerfile, and warn.
     """
 
     secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
     ssh: dict[str, str] = msgspec.field(default_factory=dict)
     allow: tuple[str, ...] = ()
     dockerfile: str | None = None
+    contexts: dict[str, str] = msgspec.field(default_factory=dict)
+    fresh: tuple[str, ...] = ()
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
+    ignored: tuple[str, str] = ("", "")
     check: bool = False
     inline_cache: bool = False
 
@@ -91,6 +97,8 @@ def asked(request: web.Request, beside: More) -> dict[str, Any]:
         "secrets": beside.secrets,
         "ssh": {id: Path(path) for id, path in beside.ssh.items()},
         "allowed": beside.allow,
+        "fresh": beside.fresh,
+        "annotations": beside.annotations,
     }
 
 

@@ -3,23 +3,19 @@
 What is asked for is read by build_request.py.  With progress=events the answer tells of each step, instead of its text.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, cast
 
 from aiohttp import web
 
-from swarmd.agent.api import build_request, query
+from swarmd.agent.api import build_contexts, build_request, query
 from swarmd.agent.api.image_events import told
 from swarmd.agent.api.image_progress import Say, streamed
 from swarmd.agent.api.interface import Engine, services
 from swarmd.agent.api.streams import answer, respond, stamp
 from swarmd.proto.errors import Invalid
-from swarmd.runtime.build.builder import Context
 from swarmd.runtime.build.cache import Record
-from swarmd.runtime.build.patterns import BadPattern, ignoring
 from swarmd.runtime.build.request import Progress, Request
-from swarmd.runtime.build.trees import Tree
 from swarmd.runtime.images.arrivals import Source
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import Descriptor, Platform
@@ -27,7 +23,6 @@ from swarmd.runtime.images.pulling import Registry, pull
 from swarmd.runtime.images.references import Reference
 from swarmd.runtime.registry import credentials_by_registry
 
-_PIECE = 256 * 1024
 _FILTERS = frozenset({"until", "id", "parent", "type", "description", "inuse", "shared", "private"})
 
 
@@ -35,7 +30,7 @@ async def build(request: web.Request) -> web.StreamResponse:
     engine = services(request).engine
     more, came = await build_request.more(request)
     asked = build_request.asked(request, more)
-    remote, file = request.query.get("remote", ""), request.query.get("dockerfile", "") or "Dockerfile"
+    file = request.query.get("dockerfile", "") or "Dockerfile"
     quiet, events = query.flag(request, "q"), request.query.get("progress", "") == "events"
     credentials = credentials_by_registry(request.headers.get("X-Registry-Config"))
 
@@ -65,11 +60,8 @@ async def build(request: web.Request) -> web.StreamResponse:
                 for text in _texts(progress):
                     say({"stream": text})
 
-        taken = engine.builder.remote_context(remote) if remote else engine.builder.context(_content(request, came))
-        async with taken as context:
-            text = context.text(file) if more.dockerfile is None else more.dockerfile
-            if remote or more.dockerfile is None:  # else the client knows which patterns are meant
-                context = _without_ignored(context, file)
+        async with AsyncExitStack() as held:
+            context, text = await build_contexts.taken(engine, request, more, came, file, held)
             if more.check:
                 for sentence in engine.builder.check(text, file):
                     warn(sentence)
@@ -90,26 +82,6 @@ async def build(request: web.Request) -> web.StreamResponse:
                 say({"stream": f"Successfully tagged {name}\n"})
 
     return await streamed(request, work)
-
-
-async def _content(request: web.Request, came: bytes) -> AsyncGenerator[bytes, None]:
-    yield came
-    async for chunk in request.content.iter_chunked(_PIECE):
-        yield chunk
-
-
-def _without_ignored(context: Context, file: str) -> Context:
-    """As the context's own patterns say: clients send the Dockerfile even so, and a remote context has all of it."""
-    tree = context.tree
-    name = next((name for name in (f"{file}.dockerignore", ".dockerignore") if name in tree.entries), "")
-    if not name:
-        return context
-    try:
-        left_out = ignoring(context.text(name))
-    except BadPattern as error:
-        raise Invalid(f"{name}: {error}") from None
-    kept = [entry for entry in tree.entries.values() if not left_out(entry.path)]
-    return Context(tree=Tree(tree.name, kept, tree.source), place=context.place)
 
 
 # ------------------------------------------------------------ what is told

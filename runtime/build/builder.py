@@ -10,6 +10,7 @@ from swarmd.runtime.build import remotes
 from swarmd.runtime.build.cache import Cache, CacheMount, Record
 from swarmd.runtime.build.dockerfile import parse
 from swarmd.runtime.build.imported import Look
+from swarmd.runtime.build.named import NONE, Named
 from swarmd.runtime.build.request import Pull, Report, Request
 from swarmd.runtime.build.solver import Build
 from swarmd.runtime.build.trees import Tree
@@ -33,6 +34,7 @@ class Context(Struct, frozen=True):
 
     tree: Tree
     place: Path
+    named: Named = NONE
 
     def text(self, path: str) -> str:
         """A file of it: the Dockerfile. Raises Invalid."""
@@ -104,7 +106,7 @@ class Builder:
         self, request: Request, context: Context, pull: Pull, look: Look, report: Report
     ) -> tuple[Image, list[str]]:
         """Return the image, and the build arguments that nothing asked for. Raises what solver.Build.run raises."""
-        build = Build(self._workshop, self.cache, request, context.tree, context.place, pull, look, report)
+        build = Build(self._workshop, self.cache, request, context.tree, context.named, pull, look, report)
         image = await build.run()
         return image, build.unused()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from swarmd.runtime import signals
+from swarmd.runtime.build.dockerfile.instructions import Healthcheck
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.model import Health
@@ -81,8 +82,19 @@ def stop_signal(config: ImageConfig, name: str) -> ImageConfig:
     return msgspec.structs.replace(config, stop_signal=name)
 
 
-def healthcheck(config: ImageConfig, health: Health) -> ImageConfig:
-    return msgspec.structs.replace(config, health=health)
+def healthcheck(config: ImageConfig, one: Healthcheck) -> ImageConfig:
+    return msgspec.structs.replace(config, health=_health(one))
+
+
+def _health(one: Healthcheck) -> Health:
+    if not one.test:
+        return Health(test=("NONE",))
+    given = {
+        name: value
+        for name in ("interval", "timeout", "start_period", "start_interval", "retries")
+        if (value := getattr(one, name)) is not None
+    }
+    return msgspec.structs.replace(Health(test=("CMD-SHELL" if one.in_shell else "CMD", *one.test)), **given)
 
 
 def onbuild(config: ImageConfig, line: str) -> ImageConfig:

@@ -1,12 +1,12 @@
 """What the parts of a build know of one another: a stage of the build, sources and mounts of the stage."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Protocol
 
 from swarmd.runtime.build.cache import Cache, Layer, Record
 from swarmd.runtime.build.dockerfile.instructions import Dockerfile, Stage
+from swarmd.runtime.build.named import Named
 from swarmd.runtime.build.request import Request
 from swarmd.runtime.build.snapshots import Snapshot
 from swarmd.runtime.build.trees import Tree
@@ -23,6 +23,7 @@ class AnyBuild(Protocol):
     cache: Cache
     request: Request
     context: Tree
+    named: Named
     dockerfile: Dockerfile
     globals: dict[str, str]
     consumed: set[str]
@@ -30,9 +31,9 @@ class AnyBuild(Protocol):
     keep: Keep
     slots: asyncio.Semaphore
 
+    def warn(self, sentence: str) -> None: ...
     def before(self, stage: Stage, name: str) -> Stage | None: ...
     def platform_of(self, stage: Stage) -> Platform: ...
-    def alone(self, key: str) -> AbstractAsyncContextManager[None]: ...
     async def found(self, key: str) -> Record | None: ...
     def made(self, key: str, description: str, layer: Layer | None) -> Record: ...
     async def stage(self, index: int) -> Snapshot: ...
@@ -46,4 +47,4 @@ class AnyStage(Protocol):
     def build(self) -> AnyBuild: ...
     def word(self, text: str) -> str: ...
     def values(self) -> dict[str, str]: ...
-    async def paths_of(self, name: str) -> tuple[list[Path], list[str], str]: ...
+    async def tree_of(self, name: str, paths: Sequence[str], *, follow: bool = True) -> Tree: ...

@@ -25,8 +25,8 @@ def matches(pattern: str, path: str) -> bool:
     return _compiled(pattern.strip("/")).fullmatch(path) is not None
 
 
-def ignoring(text: str) -> Callable[[str], bool]:
-    """A function that says whether a .dockerignore of this text leaves out a path relative to the context.
+def ignoring(text: str) -> Callable[[str], str]:
+    """A function that says by which of its lines a .dockerignore leaves out a path relative to the context, '' by none.
 
     Raises BadPattern.
     """
@@ -34,19 +34,19 @@ def ignoring(text: str) -> Callable[[str], bool]:
     return leaving_out(line for line in lines if not line.startswith("#"))
 
 
-def leaving_out(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """A function that says whether patterns leave out a path.
+def leaving_out(patterns: Iterable[str]) -> Callable[[str], str]:
+    """A function that says which pattern leaves out a path, '' if none does.
 
     One that begins with ! takes back; the last that matches decides.  What matches a directory holds for all in it.
     Raises BadPattern.
     """
     rules = [rule for pattern in patterns if (rule := _rule(pattern.strip()))]
 
-    def left_out(path: str) -> bool:
-        found = False
-        for pattern, leaves_out in rules:
-            if found != leaves_out and pattern.match(path):
-                found = leaves_out
+    def left_out(path: str) -> str:
+        found = ""
+        for pattern, written in rules:
+            if bool(found) != bool(written) and pattern.match(path):
+                found = written
         return found
 
     return left_out
@@ -57,7 +57,8 @@ def takes_back(text: str) -> bool:
     return any(line.strip().startswith("!") for line in text.splitlines())
 
 
-def _rule(line: str) -> tuple[re.Pattern[str], bool] | None:
+def _rule(line: str) -> tuple[re.Pattern[str], str] | None:
+    """With the pattern as it is written, '' for one that takes back."""
     if not line:
         return None
     pattern = line.removeprefix("!").strip()
@@ -66,7 +67,7 @@ def _rule(line: str) -> tuple[re.Pattern[str], bool] | None:
     cleaned = posixpath.normpath(pattern).lstrip("/")
     if cleaned in ("", "."):
         return None
-    return re.compile(rf"{_translated(cleaned)}(?:/|\Z)", re.DOTALL), not line.startswith("!")
+    return re.compile(rf"{_translated(cleaned)}(?:/|\Z)", re.DOTALL), "" if line.startswith("!") else line
 
 
 @functools.lru_cache(256)

@@ -15,9 +15,9 @@ _NO_LIMITS = Limits()
 class Request(Struct, frozen=True):
     """dockerfile: its text; file: its name in errors; network: of RUN, default, none, host or a network's name.
 
-    cache_from: images whose steps may be used; inline_cache: the image is to tell of its own.
-    secrets by their ids; ssh: agents' sockets on this host by their ids; allowed: of
-    security.insecure and network.host, which a RUN may otherwise not ask for.
+    cache_from: images whose steps may be used; inline_cache: the image is to tell of its own; fresh: stages whose steps
+    are made anew.  secrets by their ids; ssh: agents' sockets on this host by theirs.  allowed: of security.insecure
+    and network.host, which a RUN may otherwise not ask for.  annotations: of the manifest.
     """
 
     dockerfile: str
@@ -27,7 +27,9 @@ class Request(Struct, frozen=True):
     args: dict[str, str] = msgspec.field(default_factory=dict)
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     platform: Platform | None = None
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
     no_cache: bool = False
+    fresh: tuple[str, ...] = ()
     pull: bool = False
     squash: bool = False
     cache_from: tuple[str, ...] = ()

@@ -56,8 +56,7 @@ class Prepared:
     async def _source(self, mount: RunMount) -> trees.Tree:
         if not mount.from_:
             return self._run.build.context
-        layers, _, name = await self._run.paths_of(mount.from_)
-        return await self._run.build.workshop.tree(layers, [mount.source.strip("/")], name)
+        return await self._run.tree_of(mount.from_, [mount.source.strip("/")])
 
     async def config(self, argv: tuple[str, ...], env: Mapping[str, str]) -> ContainerConfig:
         """Make what is mounted; it is held until the stack is left."""
@@ -116,8 +115,7 @@ class Prepared:
             await self._held.enter_async_context(build.cache.lock(id))
         path, fresh = build.cache.mount(id, mode, mount.uid, mount.gid)
         if fresh and mount.from_:
-            layers, _, name = await self._run.paths_of(mount.from_)
-            tree = await build.workshop.tree(layers, [mount.source.strip("/")], name)
+            tree = await self._run.tree_of(mount.from_, [mount.source.strip("/")])
             placed = trees.choose(tree, trees.Choice((mount.source,), "/", owned=True))
             with build.workshop.place() as place:
                 (place / "upper").rmdir()

@@ -11,17 +11,17 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
 from functools import partial
-from pathlib import Path
 
 import msgspec
 
 from swarmd.runtime.build import effects
 from swarmd.runtime.build.cache import Cache, Layer, Record
 from swarmd.runtime.build.dockerfile import DockerfileError, expand, parse, parse_line
+from swarmd.runtime.build.dockerfile.errors import near
 from swarmd.runtime.build.dockerfile.instructions import Copy, Dockerfile, Instruction, Run, Stage
 from swarmd.runtime.build.imported import Look, imports
+from swarmd.runtime.build.named import Named
 from swarmd.runtime.build.request import Progress, Pull, Report, Request, Step
 from swarmd.runtime.build.snapshots import Snapshot, document, of_image
 from swarmd.runtime.build.stages import StageRun, StepFailed
@@ -37,7 +37,7 @@ _AT_ONCE = 4  # steps of one build
 
 
 class Build:
-    """context: the files that COPY takes; place: a directory of this build's own, removed by whoever made it."""
+    """context: the files that COPY takes; named: what it and FROM find by names, before stages and images."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class Build:
         cache: Cache,
         request: Request,
         context: Tree,
-        place: Path,
+        named: Named,
         pull: Pull,
         look: Look,
         report: Report,
     ) -> None:
-        self.workshop, self.cache, self.request, self.context, self.place = workshop, cache, request, context, place
+        self.workshop, self.cache, self.request, self.context, self.named = workshop, cache, request, context, named
         self.images = workshop.images
         self.slots = asyncio.Semaphore(_AT_ONCE)
         self.consumed: set[str] = set()  # build arguments that an ARG asked for
@@ -74,6 +74,8 @@ class Build:
             self.warn(sentence)
         self.globals = self._globals()
         target = self._target(self.dockerfile)
+        for name in self.request.fresh:
+            self._stage(self.dockerfile, name)
         self._count = sum(len(stage.instructions) + 1 for stage in self._reached(target))
         with self.images.lease() as lease:
             self.lease = lease
@@ -103,12 +105,14 @@ class Build:
     # ------------------------------------------------------------ the graph
 
     def _target(self, made: Dockerfile) -> Stage:
-        if not self.request.target:
-            return made.stages[-1]
-        found = made.stage(self.request.target)
+        return self._stage(made, self.request.target) if self.request.target else made.stages[-1]
+
+    def _stage(self, made: Dockerfile, name: str) -> Stage:
+        found = made.stage(name)
         if found is None:
-            names = ", ".join(stage.name for stage in made.stages)
-            raise Invalid(f"{made.file} has no stage {self.request.target!r}: it has {names}")
+            names = [stage.name for stage in made.stages]
+            hint = near(name, names) or f": it has {', '.join(names)}"
+            raise Invalid(f"{made.file} has no stage {name!r}{hint}")
         return found
 
     def _reached(self, target: Stage) -> list[Stage]:
@@ -134,7 +138,9 @@ class Build:
                 yield found
 
     def before(self, stage: Stage, name: str) -> Stage | None:
-        """A stage that stands before another; an image where there is none."""
+        """A stage that stands before another; an image or a named context where there is none."""
+        if self.named.has(name):
+            return None
         earlier = msgspec.structs.replace(self.dockerfile, stages=self.dockerfile.stages[: stage.index])
         return earlier.stage(name)
 
@@ -204,6 +210,7 @@ class Build:
 
     async def base(self, ref: str, platform: Platform) -> Snapshot:
         """An image to begin with or to copy from, brought if it is not here."""
+        ref = self.named.image(ref)
         key = f"{ref} {platform}"
         if key not in self._pulled:
             self._pulled[key] = asyncio.ensure_future(self._found(ref, platform))
@@ -234,7 +241,8 @@ class Build:
             snapshot = await self._squashed(snapshot)
         layers = [layer.descriptor for layer in snapshot.layers]
         steps = self._steps.values() if self.request.inline_cache else None
-        target = await self.images.create(lease, document(snapshot, self.epoch, steps), layers)
+        configuration = document(snapshot, self.epoch, steps)
+        target = await self.images.create(lease, configuration, layers, self.request.annotations)
         return await self.images.name(target, self.request.refs, lasting=False)
 
     async def _squashed(self, snapshot: Snapshot) -> Snapshot:
@@ -276,13 +284,9 @@ class Build:
 
     # ------------------------------------------------------------ the cache
 
-    def alone(self, key: str) -> AbstractAsyncContextManager[None]:
-        """For a step that is looked up and then made: of builds that come to the same one, one makes it for all."""
-        return contextlib.nullcontext() if self.request.no_cache else self.images.only_one(f"step {key}")
-
     async def found(self, key: str) -> Record | None:
         """What the cache has for a step, or an image that steps may be taken of."""
-        record = None if self.request.no_cache else self._cached(key)
+        record = self._cached(key)
         if record is None and (record := await self._imports.record(key)):
             self.cache.take(record)
         if record:

@@ -11,7 +11,7 @@ from swarmd.runtime.build.dockerfile.instructions import Copy
 from swarmd.runtime.build.interfaces import AnyStage
 from swarmd.runtime.build.modes import check
 from swarmd.runtime.build.patterns import has_wildcard, matches
-from swarmd.runtime.build.trees import Choice, Entry, Placed, Tree, choose
+from swarmd.runtime.build.trees import Choice, Entry, Placed, Tree, choose, linked
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.store import in_thread
 from swarmd.runtime.images.unpacking.compression import compression_of
@@ -53,11 +53,14 @@ async def gather(run: AnyStage, one: Copy, place: Path) -> list[Batch]:
 
 async def _local(run: AnyStage, one: Copy, choice: Choice, place: Path) -> list[Batch]:
     if one.from_:
-        layers, _, name = await run.paths_of(run.word(one.from_))
-        tree = await run.build.workshop.tree(layers, [_literal(source) for source in choice.sources], name)
-        return [Batch(tree, choose(tree, choice._replace(owned=True)))]
+        name, paths = run.word(one.from_), [_literal(source) for source in choice.sources]
+        tree = await run.tree_of(name, paths, follow=not choice.parents)
+        if links := [] if choice.parents else linked(tree, choice.sources):
+            more = await run.tree_of(name, links)
+            tree.entries.update(more.entries)
+        return [Batch(tree, _chosen(run, one, tree, choice._replace(owned=True)))]
     tree = run.build.context
-    placed = choose(tree, choice)
+    placed = _chosen(run, one, tree, choice)
     if not one.add or one.unpack is False:
         return [Batch(tree, placed)]
     batches, plain = [], []
@@ -68,6 +71,14 @@ async def _local(run: AnyStage, one: Copy, choice: Choice, place: Path) -> list[
         else:
             plain.append(found)
     return [*([Batch(tree, plain)] if plain else []), *batches]
+
+
+def _chosen(run: AnyStage, one: Copy, tree: Tree, choice: Choice) -> list[Placed]:
+    found = choose(tree, choice)
+    if not found and not choice.excludes and all(map(has_wildcard, choice.sources)):
+        file, line, keyword = run.build.dockerfile.file, one.line.first, one.line.keyword
+        run.build.warn(f"{file}:{line}: {keyword} copies nothing: {tree.name} has no {' or '.join(choice.sources)}")
+    return found
 
 
 def _literal(source: str) -> str:

@@ -1,14 +1,14 @@
 """One stage as it is built: its instructions in their order, each on what the one before has left."""
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from difflib import get_close_matches
 
 import msgspec
 
 from swarmd.runtime.build import effects, trees
-from swarmd.runtime.build.cache import Layer, key
+from swarmd.runtime.build.cache import Layer, Record, key
 from swarmd.runtime.build.dockerfile import expand
 from swarmd.runtime.build.dockerfile.instructions import (
     Arg,
@@ -29,9 +29,9 @@ from swarmd.runtime.build.running import Prepared, command_of, prepare
 from swarmd.runtime.build.snapshots import Snapshot, timestamp
 from swarmd.runtime.build.sources import Batch, gather
 from swarmd.runtime.build.variables import PROXIES
-from swarmd.runtime.errors import Invalid, NotFound, RuntimeFault
+from swarmd.runtime.errors import Invalid, RuntimeFault
 from swarmd.runtime.images.config import ImageConfig
-from swarmd.runtime.model import Health, LogEntry
+from swarmd.runtime.model import LogEntry
 from swarmd.runtime.stages.privileges import DEFAULT_PATH
 
 Heard = Callable[[bytes, str], None]
@@ -46,20 +46,30 @@ class StageRun:
         self.args: dict[str, str] = {}
         self.snapshot = Snapshot(platform=build.platform_of(stage))
         self._has_cmd = False
+        again = {*map(str.lower, build.request.fresh)}
+        self._fresh = build.request.no_cache or bool(again & {stage.name, str(stage.index)})
 
     async def begin(self) -> bool:
-        """FROM."""
+        """FROM. Return whether the cache had it: the layer of a directory."""
         begin, build = self.stage.begin, self.build
-        name = self._global(begin.image)
-        if earlier := build.before(self.stage, name):
+        name, cached = self._global(begin.image), False
+        if (tree := build.named.tree(name)) is not None:
+            placed = trees.choose(tree, trees.Choice(("",), "/", owned=True))
+            cached = await self._files("copy", begin, [Batch(tree, placed)], "", linked=True)
+        elif earlier := build.before(self.stage, name):
             self.snapshot = await build.stage(earlier.index)
             self.args = dict(self.snapshot.args)
         elif name != "scratch":
-            self.snapshot = await build.base(name, self.snapshot.platform)
+            try:
+                self.snapshot = await build.base(name, self.snapshot.platform)
+            except RuntimeFault as error:
+                if hint := self._stage_hint(name):
+                    raise RuntimeFault(f"{error}; {hint}") from None
+                raise
         if "PATH" not in self.values():  # so that ENV PATH=/more:$PATH is what it looks like
             config = effects.env(self.snapshot.config, {"PATH": DEFAULT_PATH})
             self.snapshot = msgspec.structs.replace(self.snapshot, config=config)
-        return False
+        return cached
 
     def take_triggers(self) -> tuple[str, ...]:
         """The ONBUILD lines of the base, which are for this image and not for those made of it."""
@@ -138,7 +148,7 @@ class StageRun:
                 self._has_cmd = True
                 config = effects.cmd(config, one.words, one.in_shell)
             case Healthcheck():
-                config = effects.healthcheck(config, _health(one))
+                config = effects.healthcheck(config, one)
             case Onbuild():
                 config = effects.onbuild(config, one.text)
             case Value() if one.line.keyword == "USER":
@@ -182,8 +192,8 @@ class StageRun:
         chain = [] if linked else before.chain
         digests = [trees.digest(batch.placed) for batch in batches]
         step = key(kind, chain, owner, digests, build.epoch)
-        async with build.alone(step):
-            known = record = await build.found(step)
+        async with self._alone(step):
+            known = record = await self._found(step)
             if record is None:
                 base = [] if linked else before.paths(build.images.layers)
                 async with build.slots:
@@ -215,8 +225,8 @@ class StageRun:
                 prepared.keys,
                 [one.network, one.insecure, build.request.network, list(build.request.extra_hosts), build.epoch],
             )
-            async with build.alone(step):
-                known = record = await build.found(step)
+            async with self._alone(step):
+                known = record = await self._found(step)
                 if record is None:
                     layer = await self._executed(one, argv, env, prepared, heard)
                     record = build.made(step, one.line.text, layer)
@@ -242,19 +252,45 @@ class StageRun:
             raise StepFailed(f"{one.line.text.partition(chr(10))[0]} {why}{f': {said}' if said else ''}", ended.code)
         return layer
 
-    async def paths_of(self, name: str) -> tuple[list[Path], list[str], str]:
-        """The layers of a stage or an image, what they are, and how to call them."""
+    async def tree_of(self, name: str, paths: Sequence[str], *, follow: bool = True) -> trees.Tree:
+        """What is at and below some paths of a stage, an image, or a context that has a name.
+
+        follow: what is at a path that is a link is what it leads to.
+        """
         build = self.build
+        if (tree := build.named.tree(name)) is not None:
+            return tree
         if earlier := build.before(self.stage, name):
             found = await build.stage(earlier.index)
-            return found.paths(build.images.layers), found.chain, f"stage {earlier.name}"
-        if build.dockerfile.stage(name):
+            layers = found.paths(build.images.layers)
+            return await build.workshop.tree(layers, paths, f"stage {earlier.name}", follow=follow)
+        if build.dockerfile.stage(name) and not build.named.has(name):
             raise Invalid(f"stage {name} comes later, or is this one: only stages before this one can be copied from")
         try:
             found = await build.base(name, self.snapshot.platform)
-        except NotFound as error:
-            raise NotFound(f"there is no stage {name} before this one, and {error}") from None
-        return found.paths(build.images.layers), found.chain, f"image {name}"
+        except RuntimeFault as error:
+            hint = self._stage_hint(name) or "there is no such stage before this one"
+            raise RuntimeFault(f"{error}; {hint}") from None
+        layers = found.paths(build.images.layers)
+        return await build.workshop.tree(layers, paths, f"image {name}", follow=follow)
+
+    def _stage_hint(self, name: str) -> str:
+        """What an image that can't be had may be instead, by its name."""
+        stages = self.build.dockerfile.stages
+        if any(name.lower() == stage.name for stage in stages[self.stage.index :]):
+            return f"stage {name} does not stand before this one"
+        known = [stage.name for stage in stages[: self.stage.index] if stage.begin.name]
+        found = get_close_matches(name.lower(), known, 1)
+        return f"did you mean stage {found[0]}?" if found else ""
+
+    # ------------------------------------------------------------ the cache
+
+    def _alone(self, key: str) -> AbstractAsyncContextManager[None]:
+        """For a step that is looked up and then made: of builds that come to the same one, one makes it for all."""
+        return nullcontext() if self._fresh else self.build.images.only_one(f"step {key}")
+
+    async def _found(self, key: str) -> Record | None:
+        return None if self._fresh else await self.build.found(key)
 
 
 class StepFailed(RuntimeFault):
@@ -263,14 +299,3 @@ class StepFailed(RuntimeFault):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
-
-
-def _health(one: Healthcheck) -> Health:
-    if not one.test:
-        return Health(test=("NONE",))
-    given = {
-        name: value
-        for name in ("interval", "timeout", "start_period", "start_interval", "retries")
-        if (value := getattr(one, name)) is not None
-    }
-    return msgspec.structs.replace(Health(test=("CMD-SHELL" if one.in_shell else "CMD", *one.test)), **given)

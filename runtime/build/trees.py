@@ -16,6 +16,8 @@ from swarmd.runtime.build.modes import changed
 from swarmd.runtime.build.patterns import BadPattern, has_wildcard, leaving_out, matches
 from swarmd.runtime.errors import Invalid
 
+_MOST_LINKS = 255  # that are followed on the way to one file
+
 
 class Entry(NamedTuple):
     """As stages/snapshot.py writes it. path is relative to the tree's root; mtime in ns."""
@@ -33,10 +35,19 @@ class Entry(NamedTuple):
 
 
 class Tree:
-    """source: how stages/snapshot.py finds the contents; name: in errors."""
+    """source: how stages/snapshot.py finds the contents; name: in errors.
 
-    def __init__(self, name: str, entries: Iterable[Entry], source: Mapping[str, Any]) -> None:
-        self.name, self.source = name, source
+    left_out: says which pattern of a file, '' for none, has kept a path from coming here.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        entries: Iterable[Entry],
+        source: Mapping[str, Any],
+        left_out: tuple[str, Callable[[str], str]] = ("", str),
+    ) -> None:
+        self.name, self.source, self.left_out = name, source, left_out
         self.entries = {entry.path: entry for entry in entries}
 
     def below(self, path: str) -> Iterator[Entry]:
@@ -46,30 +57,34 @@ class Tree:
 
     def resolved(self, path: str) -> str:
         """Follow links of the tree on the way to a path, which may itself be one to a directory."""
+        end = self._walked(path, to_end=True)
+        found = self.entries.get(end)
+        return end if found is not None and found.kind == "d" else self._walked(path, to_end=False)
+
+    def followed(self, link: Entry) -> Entry | None:
+        """What a link leads to in the end, under the link's name; None where that is nowhere in this tree."""
+        found = self.entries.get(self._walked(link.path, to_end=True))
+        return None if found is None or found.kind == "l" else found._replace(path=link.path)
+
+    def _walked(self, path: str, *, to_end: bool) -> str:
+        """to_end: a link at the end is followed too."""
         done: list[str] = []
         left = [part for part in path.split("/") if part not in ("", ".")]
-        for _ in range(255):
-            if not left:
-                break
+        links = 0
+        while left:
             part = left.pop(0)
             if part == "..":
                 done = done[:-1]
                 continue
-            here = "/".join((*done, part))
-            entry = self.entries.get(here)
-            if entry is not None and entry.kind == "l" and (left or self._is_directory(entry)):
+            entry = self.entries.get("/".join((*done, part)))
+            if entry is not None and entry.kind == "l" and (left or to_end) and links < _MOST_LINKS:
+                links += 1
                 if entry.link.startswith("/"):
                     done = []
                 left = [*(p for p in entry.link.split("/") if p not in ("", ".")), *left]
             else:
                 done.append(part)
         return "/".join(done)
-
-    def _is_directory(self, link: Entry) -> bool:
-        above = link.path.rpartition("/")[0]
-        target = os.path.normpath("/" + (link.link if link.link.startswith("/") else f"{above}/{link.link}"))
-        found = self.entries.get(target.lstrip("/"))
-        return found is not None and found.kind == "d"
 
 
 class Placed(NamedTuple):
@@ -108,8 +123,8 @@ def choose(tree: Tree, choice: Choice) -> list[Placed]:
         raise Invalid(str(error)) from None
 
 
-def _chosen(tree: Tree, choice: Choice, left_out: Callable[[str], bool]) -> list[Placed]:
-    found = [match for source in choice.sources for match in _matching(tree, source)]
+def _chosen(tree: Tree, choice: Choice, left_out: Callable[[str], str]) -> list[Placed]:
+    found = [match for source in choice.sources for match in _matching(tree, source, follow=not choice.parents)]
     as_directory = choice.destination.endswith(("/", "/.")) or choice.destination == "." or len(found) > 1
     base = os.path.normpath(f"/{choice.destination}").lstrip("/")
     placed: dict[str, Placed] = {}
@@ -120,23 +135,38 @@ def _chosen(tree: Tree, choice: Choice, left_out: Callable[[str], bool]) -> list
     return [*placed.values()]
 
 
-def _matching(tree: Tree, source: str) -> list[tuple[str, str]]:
-    """A source and the paths that it means."""
-    plain = os.path.normpath(f"/{source.replace('/./', '/')}").lstrip("/")
+def linked(tree: Tree, sources: Iterable[str]) -> list[str]:
+    """The links that patterns among some sources match."""
+    plain = filter(has_wildcard, map(_plain, sources))
+    return [path for one in plain for path, entry in tree.entries.items() if entry.kind == "l" and matches(one, path)]
+
+
+def _plain(source: str) -> str:
+    return os.path.normpath(f"/{source.replace('/./', '/')}").lstrip("/")
+
+
+def _matching(tree: Tree, source: str, *, follow: bool) -> Iterator[tuple[str, str]]:
+    """A source with each path that it means. A pattern may mean none: what is there by chance is named so."""
+    plain = _plain(source)
     if not has_wildcard(plain):
         path = tree.resolved(plain)
         if path and path not in tree.entries:
             raise Invalid(f"{source!r} is not in {tree.name}{_hint(tree, plain)}")
-        return [(source, path)]
-    found = [(source, path) for path in tree.entries if matches(plain, path)]
-    if not found:
-        raise Invalid(f"nothing in {tree.name} matches {source!r}")
-    return found
+        yield source, path
+        return
+    for path in tree.entries:
+        if matches(plain, path):
+            yield source, tree.resolved(path) if follow else path
 
 
 def _hint(tree: Tree, path: str) -> str:
+    file, left_out = tree.left_out
+    if pattern := file and left_out(path):
+        return f": {file} leaves it out with {pattern!r}"
+    if not tree.entries:
+        return ", which is empty"
     near = get_close_matches(path, tree.entries, 1)
-    return f": did you mean {near[0]!r}?" if near else ", or .dockerignore leaves it out"
+    return f": did you mean {near[0]!r}?" if near else ""
 
 
 def _placed(
@@ -150,6 +180,10 @@ def _placed(
                 yield f"{base}/{above}".lstrip("/"), False, entry
         base, as_directory = f"{base}/{kept}".lstrip("/"), False
     top = tree.entries.get(path)
+    if top is not None and top.kind == "l" and not parents:
+        if (target := tree.followed(top)) is None:
+            raise Invalid(f"{path!r} in {tree.name} is a link to {top.link!r}, which is not there")
+        top = target
     if top is None or top.kind == "d":
         if top is not None and base:
             yield base, False, top

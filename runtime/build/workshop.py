@@ -85,11 +85,14 @@ class Workshop:
         await self._ask("index", tar=str(tar), list=str(place / "index"))
         return Tree(name, await in_thread(lambda: read_list(place / "index")), {"tar": str(tar)})
 
-    async def tree(self, layers: Sequence[Path], paths: Sequence[str], name: str) -> Tree:
-        """What is at and below some paths of layers, lowest first, or of one directory."""
+    async def tree(self, layers: Sequence[Path], paths: Sequence[str], name: str, *, follow: bool = False) -> Tree:
+        """What is at and below some paths of layers, lowest first, or of one directory.
+
+        follow: what is at a path that is a link is what it leads to.
+        """
         source = self._source(layers)
         with self.place() as place:
-            await self._ask("list", **source, paths=list(paths), list=str(place / "list"))
+            await self._ask("list", **source, paths=list(paths), follow=follow, list=str(place / "list"))
             return Tree(name, await in_thread(lambda: read_list(place / "list")), source)
 
     def _source(self, layers: Sequence[Path]) -> dict[str, Any]:

@@ -216,10 +216,17 @@ class ImageStore:
             self._flush_soon()
         return self.get(target.digest)
 
-    async def create(self, lease: Lease, configuration: bytes, layers: Sequence[Descriptor]) -> Descriptor:
+    async def create(
+        self,
+        lease: Lease,
+        configuration: bytes,
+        layers: Sequence[Descriptor],
+        annotations: dict[str, str] | None = None,
+    ) -> Descriptor:
         """Write the configuration and manifest of an image whose layers are here, and return it unnamed."""
         config = self.blobs.write(configuration, OCI_CONFIG)
-        manifest = Manifest(config=config, layers=tuple(layer.bare for layer in layers))
+        bare = tuple(layer.bare for layer in layers)
+        manifest = Manifest(config=config, layers=bare, annotations=annotations or None)
         target = self.blobs.write(msgspec.json.encode(manifest), OCI_MANIFEST)
         lease.blobs |= {config.digest, target.digest}
         return target

@@ -61,7 +61,7 @@ def run(request: dict[str, Any], fds: list[int]) -> NoReturn:
             case "list":
                 _private_mounts()
                 root = _open(request)
-                _write(request["list"], _listed(root, request["paths"]))
+                _write(request["list"], _listed(root, request["paths"], request["follow"]))
             case _:
                 _private_mounts()
                 _apply(request)
@@ -159,8 +159,11 @@ def _digest(fd: int, offset: int, size: int) -> str:
 # ---------------------------------------------------------------- list
 
 
-def _listed(root: int, paths: list[str]) -> Iterator[Entry]:
-    """Links on the way to a path are followed inside the image; below it, and at its end, they are what they are."""
+def _listed(root: int, paths: list[str], follow: bool) -> Iterator[Entry]:
+    """Links on the way to a path are followed inside the image; below it they are what they are.
+
+    follow: so is one at its end, and what it leads to has the link's name.
+    """
     for path in paths:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             above, _, name = path.rpartition("/")
@@ -168,10 +171,38 @@ def _listed(root: int, paths: list[str]) -> Iterator[Entry]:
             try:
                 if not name:
                     yield from _below(holder, ".", "")
+                elif follow and (target := _target(root, path)) is not None:
+                    yield from _led_to(target, path)
                 else:
                     yield from _entry(holder, name, path)
             finally:
                 os.close(holder)
+
+
+def _target(root: int, path: str) -> int | None:
+    """The file or the directory that a path leads to in the end."""
+    with contextlib.suppress(OSError):
+        found = syscalls.open_beneath(root, path, os.O_PATH | os.O_CLOEXEC)
+        if stat.S_IFMT(os.fstat(found).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+            return found
+        os.close(found)
+    return None
+
+
+def _led_to(target: int, path: str) -> Iterator[Entry]:
+    try:
+        found = os.fstat(target)
+        if stat.S_ISDIR(found.st_mode):
+            yield _line(path, "d", found)
+            yield from _below(target, ".", path)
+            return
+        fd = os.open(f"/proc/self/fd/{target}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield _line(path, "f", found, _digest(fd, 0, found.st_size))
+        finally:
+            os.close(fd)
+    finally:
+        os.close(target)
 
 
 def _below(holder: int, name: str, path: str) -> Iterator[Entry]:
@@ -199,11 +230,15 @@ def _entry(holder: int, name: str, path: str) -> Iterator[Entry]:
         link = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
     elif not kind:
         return  # a socket
-    size = found.st_size if kind == "f" else 0
-    about = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
-    yield [path, kind, *about, size, found.st_mtime_ns, digest, link, 0]
+    yield _line(path, kind, found, digest, link)
     if kind == "d":
         yield from _below(holder, name, path)
+
+
+def _line(path: str, kind: str, found: os.stat_result, digest: str = "", link: str = "") -> Entry:
+    size = found.st_size if kind == "f" else 0
+    about = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+    return [path, kind, *about, size, found.st_mtime_ns, digest, link, 0]
 
 
 # ---------------------------------------------------------------- apply

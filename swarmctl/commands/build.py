@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from swarmd.swarmctl import build_output, build_request, container_values, values
+from swarmd.swarmctl import build_output, build_request, build_sources, container_values, values
 from swarmd.swarmctl.client import Client, Refusal
 from swarmd.swarmctl.container_flags import WINDOWS
 from swarmd.swarmctl.jsontext import dumps
@@ -16,12 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from swarmd.swarmctl.build_context import Context
-
-_URLS = ("http://", "https://", "git://", "ssh://", "git@", "github.com/")
-_PIECE = 256 * 1024
-_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 _ABSENT = {
+    "--attest": "no attestations are made: the image's history and --cache-to type=inline say how it was made",
+    "--builder": "the daemon is the builder: choose another one with -H or a context",
     "--cgroup-parent": "steps are below the daemon's own group: limit them with --memory and --cpu-quota",
     "--disable-content-trust": "images are checked by their digests; there is no content trust to disable",
     "--isolation": WINDOWS,
@@ -31,8 +27,12 @@ _ABSENT = {
 
 def add_build(parser: Parser) -> None:
     parser.several("--add-host", type=container_values.host_entry, metavar="NAME:ADDRESS", help="line in /etc/hosts")
-    parser.several("--allow", type=build_request.entitlement, metavar="NAME", help="security.insecure or network.host, to RUN lines")
+    parser.several("--allow", type=build_request.entitlement, metavar="NAME",
+                   help="let RUN lines have security.insecure or network.host")  # fmt: skip
+    parser.several("--annotation", type=values.pair, metavar="KEY=VALUE", help="of the image's manifest")
     parser.several("--build-arg", type=build_request.named, metavar="NAME[=VALUE]", help="value of an ARG")
+    parser.several("--build-context", type=build_sources.named, metavar="NAME=DIRECTORY|URL|docker-image://IMAGE",
+                   help="what FROM NAME and --from=NAME mean")  # fmt: skip
     parser.several("--cache-from", type=build_request.cache_source, metavar="IMAGE", help="image with steps to reuse")
     parser.several("--cache-to", type=build_request.cache_target, metavar="type=inline",
                    help="let the image say by which keys its steps are found")  # fmt: skip
@@ -47,17 +47,23 @@ def add_build(parser: Parser) -> None:
     parser.switch("--force-rm", "--rm", default=True, help="remove containers of steps, as is always done")
     parser.text("--iidfile", metavar="FILE", help="write the image's id there")
     parser.several("--label", type=values.pair, metavar="KEY=VALUE", help="of the image")
+    parser.switch("--load", help="keep the image, beside what --output writes")
     parser.text("-m", "--memory", type=values.size, metavar="SIZE", help="limit of each step")
     parser.text("--memory-swap", type=container_values.swap, metavar="SIZE", help="memory and swap; -1: no limit")
+    parser.text("--metadata-file", metavar="FILE", help="write the image's digest and names there, as JSON")
     parser.text("--network", metavar="NAME", help="of RUN: default, none, host, or a network")
     parser.switch("--no-cache", help="do all steps anew")
+    parser.several("--no-cache-filter", metavar="STAGE", help="do the steps of a stage anew")
     parser.several("-o", "--output", type=build_output.target, metavar="DIRECTORY|type=TYPE,dest=PATH",
-                   help="image, local, tar, oci or docker")  # fmt: skip
+                   help="image, registry, local, tar, oci or docker")  # fmt: skip
     parser.text("--platform", type=_one_platform, metavar="OS/ARCHITECTURE", help="that the image is for")
     parser.text("--progress", choices=("auto", "plain", "tty", "quiet", "rawjson"), default="auto", metavar="HOW",
                 help="auto, plain, tty, quiet, rawjson")  # fmt: skip
+    parser.text("--provenance", type=_none, metavar="false", help="false, as no attestations are made")
     parser.switch("--pull", help="look for newer base images")
+    parser.switch("--push", help="push the image to its registries")
     parser.switch("-q", "--quiet", help="print the image's id only")
+    parser.text("--sbom", type=_none, metavar="false", help="false, as no attestations are made")
     parser.several("--secret", type=build_request.secret, metavar="id=NAME,src=FILE|env=NAME",
                    help="for RUN --mount=type=secret")  # fmt: skip
     parser.text("--shm-size", type=values.size, metavar="SIZE", help="of /dev/shm")
@@ -77,6 +83,12 @@ def _one_platform(text: str) -> str:
     return text
 
 
+def _none(text: str) -> str:
+    if text not in ("false", "0"):
+        raise BadValue(f"{text!r}: no attestations are made, so only false can be")
+    return text
+
+
 def build(client: Client, args: Args) -> int:
     from swarmd.swarmctl.build_progress import Quiet
     from swarmd.swarmctl.build_watch import Watch, display
@@ -84,10 +96,11 @@ def build(client: Client, args: Args) -> int:
 
     if not args.force_rm:
         raise Refusal("containers of steps are always removed: what they made is in the cache")
-    files = build_output.Files(args.output, args.tag)
+    files = build_output.Files(args.output, args.tag, push=args.push, stays=args.load)
     headers = {"Content-Type": build_request.MEDIA_TYPE, **Logins().of_all()}
     query, more = build_request.query(args), build_request.beside(args, client.host)
-    source, content = _source(args, more)
+    source = build_sources.source(args, more)
+    content = source.content
     if args.check:
         more["check"] = True
         content = iter((bytes(1024),)) if "dockerfile" in more else content
@@ -102,92 +115,16 @@ def build(client: Client, args: Args) -> int:
         if not args.quiet:
             client.warn({"Warnings": found.warnings})
         if args.iidfile:
-            _write_id(args.iidfile, found.id)
+            build_output.write(args.iidfile, found.id)
         files.fetch(client, found.id)
+        files.push(client, quiet=args.quiet)
+        if args.metadata_file:
+            build_output.write(args.metadata_file, dumps(build_output.metadata(client, found)) + "\n")
     finally:
         files.forget(client)
     if (args.quiet or args.progress == "quiet") and not files.takes_stdout:
         print(found.id)
     return 0
-
-
-class _Source:
-    """Where the context comes from: its part of the query, and the directory if it is one."""
-
-    def __init__(self, query: dict[str, Any], context: Context | None = None) -> None:
-        self.query = query
-        self.context = context
-
-
-def _source(args: Args, more: dict[str, Any]) -> tuple[_Source, Iterator[bytes]]:
-    """Also put the Dockerfile beside the context, where it is not in it."""
-    place, file = args.context, args.file
-    if file == "-":
-        if place == "-":
-            raise Refusal("the Dockerfile and the context can't both be on standard input")
-        more["dockerfile"] = _text(b"".join(_rest(b"")))
-    if place == "-":
-        return _from_input(more, file)
-    if not os.path.exists(place) and (place.startswith(_URLS) or place.endswith(".git")):
-        return _Source({"remote": place, "dockerfile": None if file == "-" else file}), iter(())
-    if not os.path.isdir(place):
-        what = "is a file: name the directory around it" if os.path.exists(place) else "is not there"
-        raise Refusal(f"build context {place} {what}")
-    return _from_directory(place, file, more)
-
-
-def _from_directory(place: str, file: str | None, more: dict[str, Any]) -> tuple[_Source, Iterator[bytes]]:
-    from swarmd.swarmctl.build_context import Context, ignore_text, text_of
-
-    name = "Dockerfile"
-    if file != "-":
-        path = file or _default(place)
-        if not os.path.exists(path):
-            raise Refusal(f"{path} is not there: write a Dockerfile, or name it with -f")
-        more["dockerfile"] = text_of(path)
-        inside = os.path.relpath(os.path.realpath(path), os.path.realpath(place))
-        name = path if inside.startswith("../") else inside
-    context = Context(place, ignore_text(place, "" if file == "-" else path))
-    return _Source({"dockerfile": name}, context), context.tar()
-
-
-def _default(place: str) -> str:
-    path = os.path.join(place, "Dockerfile")
-    other = os.path.join(place, "dockerfile")
-    return other if not os.path.exists(path) and os.path.exists(other) else path
-
-
-def _from_input(more: dict[str, Any], file: str | None) -> tuple[_Source, Iterator[bytes]]:
-    """A tar, compressed or not, or a Dockerfile by itself."""
-    start = _first(1024)
-    if start[257:262] == b"ustar" or start.startswith(_MAGIC):
-        return _Source({"dockerfile": file}), _rest(start)
-    if not start:
-        raise Refusal("there is nothing on standard input: send a Dockerfile, or a context as a tar")
-    if file:
-        raise Refusal(f"standard input is a Dockerfile, so -f {file} is one too many")
-    more["dockerfile"] = _text(start + b"".join(_rest(b"")))
-    return _Source({}), iter((bytes(1024),))
-
-
-def _first(size: int) -> bytes:
-    data = b""
-    while len(data) < size and (more := os.read(sys.stdin.fileno(), size - len(data))):
-        data += more
-    return data
-
-
-def _rest(start: bytes) -> Iterator[bytes]:
-    yield start
-    while data := os.read(sys.stdin.fileno(), _PIECE):
-        yield data
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise Refusal("what is on standard input is neither a tar nor a Dockerfile in UTF-8") from None
 
 
 def _body(more: dict[str, Any], content: Iterator[bytes]) -> Iterator[bytes]:
@@ -202,11 +139,3 @@ def _compressed(content: Iterator[bytes]) -> Iterator[bytes]:
     for piece in content:
         yield packer.compress(piece)
     yield packer.flush()
-
-
-def _write_id(path: str, id: str) -> None:
-    try:
-        with open(path, "w") as file:
-            file.write(id)
-    except OSError as problem:
-        raise Refusal(f"{path}: {(problem.strerror or str(problem)).lower()}") from None

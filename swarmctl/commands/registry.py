@@ -12,7 +12,7 @@ from swarmd.swarmctl.references import in_full, platform, split, tagged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import IO
+    from typing import IO, Any
 
 _FOUND = output.Table({"Name": "NAME", "Description": "DESCRIPTION", "StarCount": "STARS", "IsOfficial": "OFFICIAL"})
 _DESCRIPTION = 45  # characters
@@ -69,9 +69,6 @@ def fetch(client: Client, name: str, platform: str | None, *, quiet: bool, out: 
 
 
 def push(client: Client, args: Args) -> None:
-    from swarmd.swarmctl.credentials import Logins
-    from swarmd.swarmctl.layers import Screen
-
     repository, tag = split(args.image)
     if args.cluster:
         if args.all_tags or args.platform:
@@ -86,16 +83,22 @@ def push(client: Client, args: Args) -> None:
         raise Refusal(f"{args.image} names one image: leave its tag out, or --all-tags")
     if not args.all_tags and not tag and not args.quiet:
         print("Using default tag: latest")
-    headers = Logins().header(repository)
-    stream = client.follow(
-        f"/images/{path_of(repository)}/push",
-        headers,
-        tag=None if args.all_tags else tag or "latest",
-        platform=platform(args.platform),
-    )
-    Screen(quiet=args.quiet).follow(stream)
+    send(client, repository if args.all_tags else tagged(args.image), platform(args.platform), quiet=args.quiet)
     if args.quiet:
         print(in_full(args.image).removesuffix(":latest") if args.all_tags else in_full(tagged(args.image)))
+
+
+def send(
+    client: Client, name: str, platform: dict[str, Any] | None = None, *, quiet: bool, out: IO[str] | None = None
+) -> None:
+    """Have the daemon push an image, or all of a repository whose name has no tag, with this user's login."""
+    from swarmd.swarmctl.credentials import Logins
+    from swarmd.swarmctl.layers import Screen
+
+    repository, tag = split(name)
+    headers = Logins().header(repository)
+    stream = client.follow(f"/images/{path_of(repository)}/push", headers, tag=tag or None, platform=platform)
+    Screen(out, quiet=quiet).follow(stream)
 
 
 def _distribute(client: Client, args: Args, name: str, **query: object) -> None:

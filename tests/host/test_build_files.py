@@ -67,6 +67,57 @@ COPY one /new/sub/name"""
     assert await made(builder, lines, look) == "oneoneoneoneonekept\na.txt\nb.md\ndeep\none\n"
 
 
+LINKS: Files = {
+    "real": None,
+    "real/f": b"f",
+    "real/inner": "f",
+    "dir": "real",
+    "far": "there",
+    "there": "dir",
+    "file": "far/f",
+    "name1": "/real/inner",
+    "name2": "real/f",
+    "nowhere": "gone",
+    "round": "round",
+}
+
+
+async def test_a_link_that_is_named_is_what_it_leads_to_and_one_in_a_directory_stays_a_link(builder: Builds) -> None:
+    look = "cd /x && for f in $(find . | sort); do echo $f $(readlink $f || stat -c %F $f); done"
+    regular, tree = "regular file", [". directory", "./f regular file", "./inner f"]
+    image = await builder.build(
+        "FROM busybox\nCOPY . /c/\nRUN ln -s /etc/passwd /c/name3; ln -sf /c/real/inner /c/name1\n",
+        LINKS,
+        refs=("made",),
+    )
+    for start in ("COPY ", "COPY --from=made /c/"):
+        for source, found in {
+            "file": [". directory", f"./file {regular}"],
+            "name*": [". directory", *(f"./name{n} {regular}" for n in range(1, 3 if start == "COPY " else 4))],
+            "dir": tree,
+            "far": tree,
+            "fa*": tree,
+            "there/inner": [". directory", f"./inner {regular}"],
+            "real": tree,
+        }.items():
+            assert (await made(builder, f"{start}{source} /x/", look, LINKS)).splitlines() == found, start + source
+        for source in ("nowhere", "round", "round/x", "nowhere/x"):
+            with pytest.raises(DockerfileError, match=r"which is not there|is not in|too many levels"):
+                await made(builder, f"{start}{source} /x/", look, LINKS)
+    assert await builder.shows(image, "readlink /c/far; readlink /c/nowhere") == "there\ngone\n"
+    kept = await made(builder, "COPY --parents --from=made /c/./name* /x/", look)
+    assert kept.splitlines() == [". directory", "./name1 /c/real/inner", "./name2 real/f", "./name3 /etc/passwd"]
+
+
+async def test_a_pattern_may_match_nothing(builder: Builds) -> None:
+    look = "ls /x 2>/dev/null; true"
+    assert await made(builder, "COPY one two* /x/", look) == "one\n"
+    assert not [one for one in builder.said if one.state == "warning"]
+    assert await made(builder, "COPY two* th[r]ee /x/", look) == ""
+    warned = [one.data.decode() for one in builder.said if one.state == "warning"]
+    assert warned == ["Dockerfile:2: COPY copies nothing: the build context has no two* or th[r]ee"]
+
+
 async def test_modes_by_letters_are_those_of_files_and_directories(builder: Builds) -> None:
     look = "stat -c '%a %n' /x /x/a.txt /x/deep/c.txt"
     assert await made(builder, "COPY --chmod=u=rwX,go=rX src /x", look) == "755 /x\n644 /x/a.txt\n644 /x/deep/c.txt\n"

@@ -210,6 +210,9 @@ async def test_scratch(builder: Builds) -> None:
         ("FROM busybox\nCOPY --chown=ghost a /\n", r"ghost"),
         ("FROM busybox\nWORKDIR ${X:?not given}\n", r"Dockerfile:2: variable X: not given"),
         ("FROM $NO\n", r"comes to nothing"),
+        ("FROM busybox AS build\nFROM biuld\n", r"Dockerfile:2: image biuld is nowhere; did you mean stage build\?"),
+        ("FROM later\nFROM scratch AS later\nCOPY --from=0 / /\n", r"stage later does not stand before this one"),
+        ("FROM busybox AS build\nFROM scratch\nCOPY --from=biuld a /\n", r"Dockerfile:3: .* did you mean stage build"),
     ],
 )
 async def test_what_is_wrong_is_said_with_its_line_and_leaves_nothing(builder: Builds, text: str, why: str) -> None:

@@ -135,14 +135,14 @@ def test_a_dockerfile_may_be_elsewhere_and_have_its_own_patterns(build: Builds, 
 def test_what_changes_while_it_is_sent(build: Builds) -> None:
     (build.place / "a").write_bytes(bytes(300_000))
     (build.place / "b").touch()
-    context = Context(str(build.place), "")
+    context = Context(str(build.place))
     pieces = context.tar()
     next(pieces)
     (build.place / "b").unlink()
     b"".join(pieces)
     assert context.skipped == ["b is gone since the context was listed: it is left out"]
     (build.place / "a").write_bytes(bytes(600_000))
-    pieces = Context(str(build.place), "").tar()
+    pieces = Context(str(build.place)).tar()
     next(pieces)
     os.truncate(build.place / "a", 10)
     with pytest.raises(Refusal, match="a became shorter while it was sent"):
@@ -155,10 +155,12 @@ def test_flags_become_the_query(build: Builds, monkeypatch: pytest.MonkeyPatch) 
     words = "-t demo --target t --label a=b --platform linux/arm64 --no-cache --pull --network host --squash "
     words += "--add-host db:10.0.0.9 --cache-from type=registry,ref=r/c -m 1g --memory-swap -1 --cpu-shares 3 "
     words += "--cpu-period 4 --cpu-quota 5 --cpuset-cpus 0 --cpuset-mems 0 --shm-size 2m --ulimit nofile=1:2 "
-    words += "--build-arg A=1 --build-arg HERE --build-arg NOWHERE --allow security.insecure --cache-to type=inline"
+    words += "--build-arg A=1 --build-arg HERE --build-arg NOWHERE --allow security.insecure --cache-to type=inline "
+    words += "--no-cache-filter a,b --no-cache-filter c --annotation k=v --provenance=false --sbom=false"
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     build.run("builder", "build", *words.split(), "--rm", str(build.place))
     query = build.asked.query
-    assert json.loads(query.pop("buildargs")) == {"A": "1", "HERE": "from here"}
+    assert json.loads(query.pop("buildargs")) == {**{"A": "1", "HERE": "from here", "SOURCE_DATE_EPOCH": "1700000000"}}
     assert json.loads(query.pop("labels")) == {"a": "b"}
     assert json.loads(query.pop("cachefrom")) == ["r/c"]
     assert json.loads(query.pop("ulimits")) == [{"Name": "nofile", "Soft": 1, "Hard": 2}]
@@ -169,6 +171,60 @@ def test_flags_become_the_query(build: Builds, monkeypatch: pytest.MonkeyPatch) 
         **{"shmsize": str(2 << 20), "dockerfile": "Dockerfile", "progress": "events"},
     }
     assert build.more["allow"] == ["security.insecure"] and build.more["inline_cache"] is True
+    assert build.more["fresh"] == ["a", "b", "c"] and build.more["annotations"] == {"k": "v"}
+    assert "no attestations" in build.run("build", "--provenance=mode=max", str(build.place), code=2).err
+
+
+def test_contexts_with_names_travel_beside_the_own_one(build: Builds, tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/kept").write_text("kept")
+    (tmp_path / "lib/left").touch()
+    (tmp_path / "lib/.dockerignore").write_text("left\n")
+    (build.place / ".dockerignore").write_text("*.log\n")
+    given = [f"lib={tmp_path}/lib", "busybox=docker-image://alpine:3", "git=https://host/x.git#v1"]
+    words = [word for text in given for word in ("--build-context", text)]
+    build.run("build", *words, str(build.place))
+    places = build.more["contexts"]
+    prefix = places["lib"].removeprefix("sent:")
+    assert len(prefix) == 33 and build.more["ignored"] == [".dockerignore", "*.log\n"]
+    assert places == {**places, "busybox": "docker-image://alpine:3", "git": "https://host/x.git#v1"}
+    with build.sent() as tar:
+        names = [".dockerignore", "Dockerfile", f"{prefix}.dockerignore", f"{prefix}kept"]
+        assert tar.getnames() == names
+        kept = tar.extractfile(names[-1])
+        assert kept is not None and kept.read() == b"kept"
+    build.run("build", "--build-context", given[0], "https://host/main.git")
+    with build.sent() as tar:
+        assert [name.rpartition("/")[2] for name in tar.getnames()] == [".dockerignore", "kept"]
+    for text, code, why in (
+        ("lib=/nosuch", 1, "--build-context lib: there is no directory /nosuch"),
+        ("lib", 2, "write it as NAME=DIRECTORY"),
+        ("x=oci-layout:///x", 2, "name the image: x=docker-image://IMAGE"),
+    ):
+        assert why in build.run("build", "--build-context", text, str(build.place), code=code).err
+
+
+def test_what_is_pushed_and_told_after_a_build(build: Builds, tmp_path: Path) -> None:
+    file = tmp_path / "metadata"
+    image = f"GET /images/{ID.replace(':', '%3A')}/json"
+    build.daemon.answers |= {
+        image: {"Descriptor": {"digest": ID, "size": 7}},
+        "POST /images/{}/push": lambda request: request.handler.reply(200, b'{"status": "pushed"}\n'),
+    }
+    build.run("build", "--push", "--metadata-file", str(file), "-t", "demo", "-t", "host:5000/x:1", str(build.place))
+    pushed = [(asked.path, asked.query) for asked in build.daemon.asked if asked.path.endswith("/push")]
+    assert pushed == [("/images/demo/push", {"tag": "latest"}), ("/images/host%3A5000/x/push", {"tag": "1"})]
+    assert json.loads(file.read_text()) == {
+        "containerimage.digest": ID,
+        "containerimage.descriptor": {"digest": ID, "size": 7},
+        "image.name": "demo:latest",
+    }
+    assert build.out == ""
+    build.run("build", "-o", "type=registry,name=r/x", str(build.place))
+    assert build.daemon.asked[-1].path == "/images/r/x/push" and build.asked.query["t"] == "r/x"
+    assert "what is pushed needs a name" in build.run("build", "--push", str(build.place), code=1).err
+    build.run("build", "--load", "-o", f"type=tar,dest={tmp_path}/t", str(build.place), code=1)
+    assert "t" not in build.asked.query  # the image stays, though its files are asked for
 
 
 def test_secrets_and_agents(build: Builds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
