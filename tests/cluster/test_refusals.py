@@ -117,8 +117,9 @@ def test_a_full_disk_refuses_images_and_containers_and_is_named(small_disk: Clus
     host, data = small_disk, small_disk.data("host1")
     host.on("host1", "sh", "-c", f"dd if=/dev/zero of={data}/filler bs=4k 2>/dev/null; :")
     before = host.swarmctl("image", "ls", "-q")
-    for words in (("run", "-d", *SLEEP), ("image", "import", str(image), "two")):
-        host.refused(*words, says=f"the disk of {data} is full: free space there")
+    host.refused("run", "-d", *SLEEP, says=f"the disk of {data} is full: free space there")
+    says = f"the disk of {data}/images is full: free space on it, or remove images with `image prune`"
+    host.refused("image", "import", str(image), "two", says=says)
     assert host.swarmctl("ps", "-a", "-q") == ""
     assert host.swarmctl("image", "ls", "-q") == before
     assert host.on("host1", "sh", "-c", f"ls -A {data}/containers {data}/images/tmp | grep -v :; :").split() == []

@@ -146,15 +146,15 @@ class Slow(Registry):
 async def test_of_two_pulls_at_once_one_is_cancelled(store: ImageStore) -> None:
     first, second = Slow(), Slow()
     pulls = [asyncio.create_task(pulled(store, first))]
-    await asyncio.wait_for(first.half.wait(), 10)
+    await asyncio.wait_for(first.half.wait(), 30)
     pulls.append(asyncio.create_task(pulled(store, second)))
     await asyncio.sleep(0)
     pulls[0].cancel()
     with pytest.raises(asyncio.CancelledError):
         await pulls[0]
-    await asyncio.wait_for(second.half.wait(), 10)
+    await asyncio.wait_for(second.half.wait(), 30)
     second.may.set()
-    is_whole(store, await asyncio.wait_for(pulls[1], 10))
+    is_whole(store, await asyncio.wait_for(pulls[1], 30))
     await store.close()
     assert list((store.root / "tmp").iterdir()) == []
 
@@ -163,12 +163,12 @@ async def test_what_a_pull_needs_stays_though_its_last_image_is_removed(store: I
     await load(store, chunks(docker_save(["other:1"], SHARED)))
     slow = Slow()
     pull = asyncio.create_task(pulled(store, slow))
-    await asyncio.wait_for(slow.half.wait(), 10)
+    await asyncio.wait_for(slow.half.wait(), 30)
     await store.remove("other:1")
     store.sweep()
     assert store.layers.has(digest(SHARED))
     slow.may.set()
-    is_whole(store, await asyncio.wait_for(pull, 10))
+    is_whole(store, await asyncio.wait_for(pull, 30))
 
 
 async def test_an_image_that_is_being_removed_can_not_be_had_any_more(store: ImageStore) -> None:
@@ -187,8 +187,8 @@ async def test_an_image_that_is_being_removed_can_not_be_had_any_more(store: Ima
 async def test_a_killed_worker_ends_a_pull_in_a_sentence_and_nothing_is_left(store: ImageStore) -> None:
     slow = Slow()
     pull = asyncio.create_task(pulled(store, slow))
-    await asyncio.wait_for(slow.half.wait(), 10)
-    deadline = time.monotonic() + 10
+    await asyncio.wait_for(slow.half.wait(), 30)
+    deadline = time.monotonic() + 30
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     while not (workers := [int(pid) for pid in children.read_text().split() if _is_worker(int(pid))]):
         assert time.monotonic() < deadline, f"no worker among {children.read_text()}"
@@ -197,7 +197,7 @@ async def test_a_killed_worker_ends_a_pull_in_a_sentence_and_nothing_is_left(sto
         os.kill(pid, signal.SIGKILL)
     slow.may.set()
     with pytest.raises(RuntimeFault, match="was killed, as the kernel does when memory is short: free some"):
-        await asyncio.wait_for(pull, 10)
+        await asyncio.wait_for(pull, 30)
     await store.close()
     assert [list((store.root / part).iterdir()) for part in ("layers", "blobs/sha256", "tmp")] == [[], [], []]
 
