@@ -98,9 +98,10 @@ class Files:
     def push(self, client: Client, *, quiet: bool) -> None:
         """To the registries that the image's names tell of."""
         from swarmd.swarmctl.commands.registry import send
+        from swarmd.swarmctl.references import tagged
 
         for name in self._pushed:
-            send(client, name, quiet=quiet, out=sys.stderr)
+            send(client, tagged(name), quiet=quiet, out=sys.stderr)
 
     def forget(self, client: Client) -> None:
         """Take away the name that was only for this, and the image unless it has another."""

@@ -207,13 +207,15 @@ def test_contexts_with_names_travel_beside_the_own_one(build: Builds, tmp_path: 
 def test_what_is_pushed_and_told_after_a_build(build: Builds, tmp_path: Path) -> None:
     file = tmp_path / "metadata"
     image = f"GET /images/{ID.replace(':', '%3A')}/json"
-    build.daemon.answers |= {
-        image: {"Descriptor": {"digest": ID, "size": 7}},
-        "POST /images/{}/push": lambda request: request.handler.reply(200, b'{"status": "pushed"}\n'),
-    }
+    build.daemon.answers |= {image: {"Descriptor": {"digest": ID, "size": 7}}}
+
+    def pushed(request: Asked) -> None:
+        request.handler.reply(200, b'{"status": "pushed"}\n')
+
+    build.daemon.answers |= {f"POST /images/{name}/push": pushed for name in ("demo", "host%3A5000/x", "r/x")}
     build.run("build", "--push", "--metadata-file", str(file), "-t", "demo", "-t", "host:5000/x:1", str(build.place))
-    pushed = [(asked.path, asked.query) for asked in build.daemon.asked if asked.path.endswith("/push")]
-    assert pushed == [("/images/demo/push", {"tag": "latest"}), ("/images/host%3A5000/x/push", {"tag": "1"})]
+    found = [(asked.path, asked.query) for asked in build.daemon.asked if asked.path.endswith("/push")]
+    assert found == [("/images/demo/push", {"tag": "latest"}), ("/images/host%3A5000/x/push", {"tag": "1"})]
     assert json.loads(file.read_text()) == {
         "containerimage.digest": ID,
         "containerimage.descriptor": {"digest": ID, "size": 7},
