@@ -7,7 +7,7 @@ digests what it reads: a layer is adopted when both its digests are what its man
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -177,7 +177,8 @@ async def layer(
             if arrival is None and has_files:
                 arrival = await _measured(store, _counted(blob(descriptor), descriptor, report), coming)
             elif arrival is None:
-                arrival = await receive(store, _counted(blob(descriptor), descriptor, report), report, id, coming)
+                with _named(descriptor):
+                    arrival = await receive(store, _counted(blob(descriptor), descriptor, report), report, id, coming)
             try:
                 if (arrival.digest, arrival.size) != (descriptor.digest, descriptor.size):
                     wanted = f"{descriptor.digest} of {descriptor.size} bytes"
@@ -190,6 +191,17 @@ async def layer(
             finally:
                 await in_thread(arrival.remove)
         report(Progress(id=id, status="Pull complete"))
+
+
+@contextlib.contextmanager
+def _named(layer: Descriptor) -> Iterator[None]:
+    """Have what is wrong with its content say which layer it is."""
+    try:
+        yield
+    except Invalid as error:
+        if layer.digest in str(error):
+            raise
+        raise Invalid(f"layer {layer.digest} can't be unpacked: {error}") from None
 
 
 class Arrival:
@@ -235,9 +247,23 @@ async def receive(
         return Arrival(file, making, await unpacking)
     except BaseException:
         unpacking.cancel()
-        await asyncio.wait([unpacking])
-        await in_thread(partial(_remove, file, making))
+        try:
+            await _ended(unpacking)
+        finally:
+            await in_thread(partial(_remove, file, making))
         raise
+
+
+async def _ended(task: "asyncio.Future[Any]") -> None:
+    """Wait for its end even when cancelled meanwhile: a client can go while what it sent is being refused."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled:
+        raise cancelled
 
 
 async def _write(

@@ -126,6 +126,8 @@ def answer(status: int, headers: Mapping[str, str], body: bytes, subject: Subjec
         case 400 if code == "DIGEST_INVALID":
             text = f"registry {host} got other bytes than {matter}{said}: they were changed on their way"
             return Corrupt(f"{text}, or are damaged here")
+        case 404 if code == "BLOB_UNKNOWN":
+            return NotFound(f"registry {host} has no {matter}: the image is incomplete there, push it again")
         case 404:
             return NotFound(f"registry {host} has no {matter}: check its name")
         case 405:
@@ -134,6 +136,9 @@ def answer(status: int, headers: Mapping[str, str], body: bytes, subject: Subjec
             return Invalid(f"{matter} is larger than registry {host} or a proxy before it takes{said}")
         case 429:
             return _later(f"registry {host} limits the rate of requests{said}: {_when(headers)}", headers)
+        case _ if 200 <= status < 300:
+            text = f"registry {host} answered {matter} with status {status}, as no registry does"
+            return Invalid(f"{text}: check its name, and what proxy is before it")
         case _ if 300 <= status < 400:
             return Unavailable(f"registry {host} sent the request for {matter} elsewhere too often, or to no address")
         case _ if 400 <= status < 500:

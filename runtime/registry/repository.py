@@ -28,6 +28,7 @@ from swarmd.runtime.registry.uploads import OpenAt
 T = TypeVar("T")
 
 _ACCEPT = ", ".join(manifests.ACCEPTED)
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _VAGUE = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
 
 
@@ -156,6 +157,11 @@ class Repository:
         response = await self._access.client.ask(self._reading(endpoint, "GET", ref))
         data = await read(self._access.client.transport, response, manifests.LARGEST, what)
         given = response.headers.get("Docker-Content-Digest", "")
+        if _content_type(response) in _PAGES:
+            raise Unavailable(
+                f"registry {endpoint.host} answered with a web page instead of the manifest of {self._access.label(ref)}: "
+                "check the host's name, and whether a proxy or a login page is before it"
+            )
         digest = digest_like(ref if ":" in ref else given, data)
         for expected in (ref if ":" in ref else "", given):
             if expected and expected != (actual := digest_like(expected, data)):

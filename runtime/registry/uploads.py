@@ -176,7 +176,10 @@ class _Upload:
                     if response.status == 413 and self._chunk > _CHUNK:
                         self._chunk = _CHUNK
                         raise Broken(Invalid(f"{self._matter} is larger than registry {self._host} takes at once"))
-                    if response.status in (413, 416):
+                    if response.status == 413:
+                        text = f"{self._matter} is larger than registry {self._host} or a proxy before it takes at once"
+                        raise Invalid(f"{text}: its administrator can allow more")
+                    if response.status == 416:
                         raise Broken(Invalid(f"registry {self._host} lost its place in the upload of {self._matter}"))
                     if source.left:
                         raise Broken(Unavailable(f"registry {self._host} answered before it had all of {self._matter}"))
@@ -213,7 +216,7 @@ class _Upload:
         request = self._request("PUT", session, frozenset({201, 204}))
         request = replace(request, headers={"Content-Type": _STREAM}, body=body)
         try:
-            (await self._access.client.ask(request)).release()
+            (await self._patiently(request)).release()
         except (Corrupt, Invalid) as fault:
             if not self._resumed:
                 raise
@@ -226,7 +229,18 @@ class _Upload:
             raise
 
     async def _asked(self, method: str, place: str | URL, good: frozenset[int]) -> aiohttp.ClientResponse:
-        return await self._access.client.ask(self._request(method, place, good))
+        return await self._patiently(self._request(method, place, good))
+
+    async def _patiently(self, request: Request) -> aiohttp.ClientResponse:
+        """One without a stream, which the client tries as often as it may: what fails then is final."""
+        try:
+            return await self._access.client.ask(request)
+        except Broken as broken:
+            raise Broken(broken.fault, again=False, met=broken.met) from broken
+        except Corrupt:
+            raise
+        except Unavailable as fault:
+            raise Broken(fault, again=False) from fault
 
     def _request(self, method: str, place: str | URL, good: frozenset[int]) -> Request:
         request = self._access.request(self._access.origin, method, "blobs/uploads/", self._matter, good=good)

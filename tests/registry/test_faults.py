@@ -124,6 +124,14 @@ async def test_a_lasting_failure_is_explained(proxy: Proxy, repository: Reposito
     assert proxy.count("GET", "manifests/v1") == QUICK.tries
 
 
+async def test_a_web_page_is_no_manifest(proxy: Proxy, repository: Repository) -> None:
+    for method in ("HEAD", "GET"):
+        page = Fault(method, "manifests/v1", status=200, headers={"Content-Type": "text/html; charset=utf-8"})
+        proxy.faults.append(page)
+    with pytest.raises(Unavailable, match=f"registry {proxy.host} answered with a web page instead of the manifest"):
+        await repository.resolve("v1")
+
+
 async def test_a_wrong_digest_header_is_found(proxy: Proxy, repository: Repository) -> None:
     wrong = "sha256:" + "0" * 64
     proxy.faults.append(Fault("GET", "manifests/v1", headers={"Docker-Content-Digest": wrong}))

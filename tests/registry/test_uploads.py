@@ -105,6 +105,31 @@ async def test_a_lasting_refusal_ends_it(proxy: Proxy, repository: Repository) -
     assert proxy.count("PATCH", "uploads") == QUICK.tries
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_what_the_client_has_tried_often_enough_is_not_begun_anew(
+    proxy: Proxy, repository: Repository, method: str
+) -> None:
+    proxy.faults.append(Fault(method, "uploads", times=999, status=429))
+    with pytest.raises(Unavailable, match="limits the rate"):
+        await repository.push_blob(described(noise(SIZE, 21)), opener(noise(SIZE, 21)))
+    assert proxy.count(method, "uploads") == QUICK.tries
+
+
+async def test_a_layer_that_is_too_large_for_the_registry_is_refused_at_once(
+    proxy: Proxy, repository: Repository
+) -> None:
+    proxy.faults.append(Fault("PATCH", "uploads", times=99, status=413))
+    with pytest.raises(Invalid, match="is larger than registry"):
+        await repository.push_blob(described(noise(SIZE, 22)), opener(noise(SIZE, 22)))
+    assert proxy.count("PATCH", "uploads") == 1
+
+
+async def test_what_is_no_registry_is_called_so(proxy: Proxy, repository: Repository) -> None:
+    proxy.faults.append(Fault("POST", "uploads", times=99, status=200, body=b"<html>"))
+    with pytest.raises(Invalid, match="with status 200, as no registry does"):
+        await repository.push_blob(described(noise(SIZE, 23)), opener(noise(SIZE, 23)))
+
+
 async def test_a_damaged_layer_is_refused_by_the_registry(proxy: Proxy, repository: Repository) -> None:
     data = noise(SIZE, 18)
     with pytest.raises(Corrupt, match="got other bytes than layer"):

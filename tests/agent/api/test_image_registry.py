@@ -258,6 +258,9 @@ async def test_a_damaged_layer_is_refused(api: Api, plain: str, proxy: Proxy) ->
     lines = await said(api, f"/images/create?fromImage={proxy.host}/damaged:1")
     assert "damaged" in lines[-1]["error"] and lines[-1]["error"] == lines[-1]["errorDetail"]["message"]
     assert api.engine.images.disk_usage() == 0
+    proxy.faults[:] = [Fault("GET", "/blobs/" + image.variant.blobs[0].digest, corrupt_at=100)]
+    lines = await said(api, f"/images/create?fromImage={proxy.host}/damaged:1")
+    assert image.variant.blobs[0].digest in lines[-1]["error"] and "checksum" in lines[-1]["error"], lines[-1]
 
 
 @needs_docker

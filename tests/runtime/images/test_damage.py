@@ -29,6 +29,34 @@ async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
     await store.close()
 
 
+async def test_who_goes_while_a_failure_is_cleared_away_leaves_nothing(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending, may_end = asyncio.Event(), asyncio.Event()
+
+    async def unpack(blob: Path, into: Path, growth: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await may_end.wait()
+            (into / "late").touch()
+
+    async def broken() -> AsyncGenerator[bytes, None]:
+        yield b"half"
+        await asyncio.sleep(0)
+        raise ConnectionResetError("the client has gone")
+
+    monkeypatch.setattr(store.workers, "unpack", unpack)
+    coming = asyncio.ensure_future(import_rootfs(store, broken()))
+    await asyncio.wait_for(ending.wait(), 10)
+    coming.cancel()
+    await asyncio.sleep(0)
+    may_end.set()
+    await asyncio.wait([coming])
+    assert [*(store.root / "tmp").iterdir()] == []
+
+
 async def pulled(store: ImageStore, registry: Registry) -> Image:
     with store.lease() as lease:
         await fetch(store, lease, registry, registry.target, "pulled:1", host_platform())
