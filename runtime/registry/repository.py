@@ -159,8 +159,8 @@ class Repository:
         given = response.headers.get("Docker-Content-Digest", "")
         if _content_type(response) in _PAGES:
             raise Unavailable(
-                f"registry {endpoint.host} answered with a web page instead of the manifest of {self._access.label(ref)}: "
-                "check the host's name, and whether a proxy or a login page is before it"
+                f"registry {endpoint.host} answered with a web page instead of the manifest of "
+                f"{self._access.label(ref)}: check the host's name, and whether a proxy or a login page is before it"
             )
         digest = digest_like(ref if ":" in ref else given, data)
         for expected in (ref if ":" in ref else "", given):
