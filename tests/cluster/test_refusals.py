@@ -132,6 +132,7 @@ def test_a_full_disk_under_one_managers_store_is_named_and_the_cluster_goes_on(c
     log = store.parents[3] / "log" / "swarmd.log"
     copy = "d=$(mktemp -d); cp -a --sparse=always $S/. $d; mount -t tmpfs -o size=200m tmpfs $S"
     fill = "cp -a --sparse=always $d/. $S; rm -r $d; dd if=/dev/zero of=$S/filler bs=64k 2>/dev/null; :"
+    answers(cluster, "host3")  # so it has a vote, and no more to join
     cluster.kill9("host3", "swarmd --data-root")
     wait_for(lambda: not etcds(cluster), "end of its etcd")
     cluster.on("host3", "sh", "-c", f"S={store}; {copy}; {fill}")
@@ -139,7 +140,7 @@ def test_a_full_disk_under_one_managers_store_is_named_and_the_cluster_goes_on(c
     try:
         wait_for(lambda: f"the disk of {store} is full; free space there" in log.read_text(), "sentence in the log")
         for host in HOSTS:
-            wait_for(lambda host=host: cluster.run("node", "ls", host=host).returncode == 0, f"answer on {host}")
+            answers(cluster, host)
         wait_for(lambda: f"Error: the disk of {store} is full" in cluster.swarmctl("info", host="host3"), "it in info")
         assert "Error:" not in cluster.swarmctl("info", host="host1")
         cluster.swarmctl("service", "create", "--name", "web", "--replicas", "3", *AT_ONCE, *SLEEP)
@@ -147,6 +148,10 @@ def test_a_full_disk_under_one_managers_store_is_named_and_the_cluster_goes_on(c
     finally:
         cluster.on("host3", "rm", "-f", f"{store}/filler")
     wait_for(lambda: (found := etcds(cluster)) and serves(cluster) and found == etcds(cluster), "its etcd back", 20)
+
+
+def answers(cluster: Cluster, host: str) -> None:
+    wait_for(lambda: cluster.run("node", "ls", host=host).returncode == 0, f"answer on {host}")
 
 
 def etcds(cluster: Cluster) -> list[int]:
