@@ -3,6 +3,7 @@
 What is asked for is read by build_request.py.  With progress=events the answer tells of each step, instead of its text.
 """
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, cast
 
@@ -13,8 +14,7 @@ from swarmd.agent.api.image_events import told
 from swarmd.agent.api.image_progress import Say, streamed
 from swarmd.agent.api.interface import Engine, services
 from swarmd.agent.api.streams import answer, respond, stamp
-from swarmd.proto.errors import Invalid
-from swarmd.runtime.build.cache import Record
+from swarmd.runtime.build.pruning import MOUNT, Kept, Limits
 from swarmd.runtime.build.request import Progress, Request
 from swarmd.runtime.images.arrivals import Source
 from swarmd.runtime.images.image import Image
@@ -22,8 +22,6 @@ from swarmd.runtime.images.manifests import Descriptor, Platform
 from swarmd.runtime.images.pulling import Registry, pull
 from swarmd.runtime.images.references import Reference
 from swarmd.runtime.registry import credentials_by_registry
-
-_FILTERS = frozenset({"until", "id", "parent", "type", "description", "inuse", "shared", "private"})
 
 
 async def build(request: web.Request) -> web.StreamResponse:
@@ -133,61 +131,48 @@ async def rootfs(request: web.Request) -> web.StreamResponse:
 
 async def usage(engine: Engine) -> list[dict[str, Any]]:
     """For /system/df."""
-    mounts = [
+    return [
         {
-            "ID": mount.path.name,
-            "Type": "exec.cachemount",
-            "Description": f"cached mount {mount.id}",
-            "InUse": False,
-            "Shared": False,
-            "Size": mount.size,
-            "CreatedAt": stamp(mount.created),
-            "LastUsedAt": stamp(mount.used),
-            "UsageCount": 1,
+            "ID": one.id,
+            "Type": one.kind,
+            "Description": one.description,
+            "InUse": one.in_use,
+            "Shared": one.shared,
+            "Size": one.size,
+            "CreatedAt": stamp(one.created),
+            "LastUsedAt": stamp(one.used),
+            "UsageCount": one.uses,
         }
-        for mount in await engine.builder.mounts()
+        for one in await engine.builder.kept()
     ]
-    return [*(_row(engine, record) for record in engine.builder.records()), *mounts]
 
 
-def _row(engine: Engine, record: Record) -> dict[str, Any]:
-    return {
-        "ID": record.key,
-        "Type": "regular",
-        "Description": record.description,
-        "InUse": False,
-        "Shared": engine.builder.is_shared(record),
-        "Size": record.size,
-        "CreatedAt": stamp(record.created),
-        "LastUsedAt": stamp(record.used),
-        "UsageCount": record.uses,
-    }
+_TESTS: dict[str, Callable[[Kept, str], bool]] = {
+    "id": lambda one, value: one.id.startswith(value),
+    "type": lambda one, value: value == one.kind,
+    "description": lambda one, value: value in one.description,
+    "shared": lambda one, value: one.shared == (value not in ("false", "0")),
+    "private": lambda one, value: one.shared == (value in ("false", "0")),
+    "inuse": lambda one, value: one.in_use == (value not in ("false", "0")),
+    "parent": lambda one, value: False,  # a step's key tells of those before it, but does not name them
+}
 
 
 async def prune(request: web.Request) -> web.Response:
-    wanted = query.filters(request)
-    query.only(wanted, _FILTERS)
+    wanted, everything = query.filters(request), query.flag(request, "all")
+    query.only(wanted, frozenset({"until", *_TESTS}))
     engine = services(request).engine
     until = min((query.instant(text) for text in wanted.get("until", ())), default=None)
 
-    def may_go(record: Record) -> bool:
-        tests = {
-            "id": lambda value: record.key.startswith(value),
-            "type": lambda value: value == "regular",
-            "description": lambda value: value in record.description,
-            "shared": lambda value: engine.builder.is_shared(record) == (value not in ("false", "0")),
-            "private": lambda value: engine.builder.is_shared(record) == (value in ("false", "0")),
-            "inuse": lambda value: value in ("false", "0"),
-            "parent": lambda value: False,
-        }
-        kept = until is not None and record.used >= until
-        return not kept and all(any(map(tests[key], values)) for key, values in wanted.items() if key != "until")
+    def may_go(one: Kept) -> bool:
+        if not everything and (one.shared or (one.kind == MOUNT and MOUNT not in wanted.get("type", ()))):
+            return False
+        kept = until is not None and one.used >= until
+        tests = [(_TESTS[key], values) for key, values in wanted.items() if key != "until"]
+        return not kept and all(any(test(one, value) for value in values) for test, values in tests)
 
     reserved = query.number(request, "reserved-space") or query.number(request, "keep-storage")
-    if query.number(request, "min-free-space"):
-        raise Invalid("query parameter min-free-space is not supported: use reserved-space or max-used-space")
-    taken, freed = await engine.builder.prune(
-        may_go, all=query.flag(request, "all"), reserved=reserved, most=query.number(request, "max-used-space")
-    )
+    most, free = query.number(request, "max-used-space"), query.number(request, "min-free-space")
+    taken, freed = await engine.builder.prune(may_go, Limits(reserved=reserved, most=most, free=free))
     engine.publish("builder", "prune", "", {"reclaimed": str(freed)})
     return answer({"CachesDeleted": taken or None, "SpaceReclaimed": freed})

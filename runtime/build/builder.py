@@ -1,16 +1,18 @@
 """The builder of one host: takes contexts in, runs builds, keeps and prunes what they have made."""
 
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 from swarmd.runtime.build import remotes
-from swarmd.runtime.build.cache import Cache, CacheMount, Record
+from swarmd.runtime.build.cache import Cache, Record
 from swarmd.runtime.build.dockerfile import parse
 from swarmd.runtime.build.imported import Look
 from swarmd.runtime.build.named import NONE, Named
+from swarmd.runtime.build.pruning import REGULAR, Kept, Limits, doomed
 from swarmd.runtime.build.request import Pull, Report, Request
 from swarmd.runtime.build.solver import Build
 from swarmd.runtime.build.trees import Tree
@@ -123,42 +125,43 @@ class Builder:
     def records(self) -> Sequence[Record]:
         return self.cache.list()
 
-    async def mounts(self) -> Sequence[CacheMount]:
-        return await in_thread(lambda: list(self.cache.mounts()))
+    async def kept(self) -> Sequence[Kept]:
+        """All that the cache has."""
+        images = {diff_id for image in self._images.list() for diff_id in image.variant.diff_ids}
+        records = [
+            Kept(
+                id=one.key,
+                kind=REGULAR,
+                description=one.description,
+                created=one.created,
+                used=one.used,
+                uses=one.uses,
+                size=one.size,
+                shared=one.layer is not None and one.layer.diff_id in images,
+            )
+            for one in self.cache.list()
+        ]
+        return [*records, *await in_thread(lambda: list(self.cache.mounts()))]
 
-    def is_shared(self, record: Record) -> bool:
-        """Whether an image has the record's layer too, so that dropping the record frees nothing."""
-        if record.layer is None:
-            return False
-        return any(record.layer.diff_id in image.variant.diff_ids for image in self._images.list())
-
-    async def prune(
-        self, wanted: Callable[[Record], bool], *, all: bool, reserved: int, most: int
-    ) -> tuple[list[str], int]:
-        """Forget records, the longest unused first, until what stays fits; return their keys and the bytes freed.
-
-        wanted: which may go.  all: also those that images share, and the directories of cache mounts.  reserved: bytes
-        that may stay anyway; most: bytes that may stay at most, 0 for any number.
-        """
-        before = self._images.disk_usage()
-        records = [one for one in self.cache.list() if wanted(one) and (all or not self.is_shared(one))]
-        left, bound = sum(one.size for one in records), most or reserved
-        taken = []
-        for record in sorted(records, key=lambda one: one.used):
-            if bound and left <= bound:
-                break
-            self.cache.forget(record.key)
-            taken.append(record.key)
-            left -= record.size
+    async def prune(self, wanted: Callable[[Kept], bool], limits: Limits) -> tuple[list[str], int]:
+        """Forget what may go and does not fit, the longest unused first; return the ids and the bytes freed."""
+        kept, before = await self.kept(), self._images.disk_usage()
+        total = sum(one.freed for one in kept)
+        stays = limits.stays(total, shutil.disk_usage(self._images.root).free)
+        taken, of_mounts, gone = [], 0, []
+        for one in doomed((one for one in kept if wanted(one) and not one.in_use), total, stays):
+            if one.kind == REGULAR:
+                self.cache.forget(one.id)
+            elif (path := self.cache.forget_mount(one.id)) is not None:
+                gone.append(path)
+                of_mounts += one.size
+            else:
+                continue  # a step has just begun to use it
+            taken.append(one.id)
         self._images.sweep()
-        freed = before - self._images.disk_usage()
-        if all:
-            for mount in await self.mounts():
-                if not bound or left + mount.size > bound:
-                    await in_thread(partial(self.cache.drop_mount, mount))
-                    taken.append(mount.id)
-                    freed += mount.size
-        return taken, freed
+        for path in gone:
+            await in_thread(partial(shutil.rmtree, path, ignore_errors=True))
+        return taken, of_mounts + before - self._images.disk_usage()
 
 
 def _decompress(raw: Path, tar: Path) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from swarmd.runtime.build.pruning import MOUNT, Kept
 from swarmd.runtime.images.manifests import Descriptor
 from swarmd.runtime.images.store import Lease
 from swarmd.runtime.model import Struct
@@ -45,14 +47,6 @@ class Record(Struct, frozen=True):
     uses: int = 1
 
 
-class CacheMount(Struct, frozen=True):
-    id: str
-    path: Path
-    created: int
-    used: int
-    size: int
-
-
 def key(kind: str, *parts: Any) -> str:
     """The key of a step: of what kind it is and all that it depends on, in JSON types."""
     return hashlib.sha256(msgspec.json.encode([kind, *parts], order="sorted")).hexdigest()
@@ -65,6 +59,7 @@ class Cache:
         self._records.mkdir(parents=True, exist_ok=True)
         self._mounts.mkdir(exist_ok=True)
         self._known: dict[str, Record] = {}
+        self._busy: Counter[str] = Counter()  # mounts that steps have, by the names of their directories
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         for path in self._records.iterdir():
             record = _read(path)
@@ -139,19 +134,39 @@ class Cache:
         self._locks[id] = lock
         return lock
 
-    def mounts(self) -> Iterator[CacheMount]:
+    @contextlib.contextmanager
+    def using(self, tree: Path) -> Iterator[None]:
+        """For as long as a step has the directory of a mount, so that it is not dropped."""
+        self._busy[tree.parent.name] += 1
+        try:
+            yield
+        finally:
+            self._busy[tree.parent.name] -= 1
+            self._busy += Counter()  # forgets those that nobody uses
+
+    def mounts(self) -> Iterator[Kept]:
         for path in self._mounts.iterdir():
             with contextlib.suppress(OSError):
                 found = path.stat()
-                size = tree_size(path / "tree")
-                text = (path / "id").read_text()
-                yield CacheMount(id=text, path=path, created=found.st_ctime_ns, used=found.st_mtime_ns, size=size)
+                yield Kept(
+                    id=path.name,
+                    kind=MOUNT,
+                    description=f"cached mount {(path / 'id').read_text()}",
+                    created=found.st_ctime_ns,
+                    used=found.st_mtime_ns,
+                    uses=1,
+                    size=tree_size(path / "tree"),
+                    in_use=path.name in self._busy,
+                )
 
-    def drop_mount(self, mount: CacheMount) -> None:
-        doomed = mount.path.with_suffix(f".{os.urandom(4).hex()}")
+    def forget_mount(self, id: str) -> Path | None:
+        """Put a mount's directory where no step finds it any more, and return where; None if a step uses it now."""
+        if id in self._busy:
+            return None
+        gone = (self._mounts / id).with_suffix(f".{os.urandom(4).hex()}")
         with contextlib.suppress(FileNotFoundError):
-            mount.path.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            (self._mounts / id).rename(gone)
+        return gone
 
 
 def _read(path: Path) -> Record | None:

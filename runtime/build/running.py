@@ -114,6 +114,7 @@ class Prepared:
         if mount.sharing != "shared":
             await self._held.enter_async_context(build.cache.lock(id))
         path, fresh = build.cache.mount(id, mode, mount.uid, mount.gid)
+        self._held.enter_context(build.cache.using(path))
         if fresh and mount.from_:
             tree = await self._run.tree_of(mount.from_, [mount.source.strip("/")])
             placed = trees.choose(tree, trees.Choice((mount.source,), "/", owned=True))

@@ -66,6 +66,8 @@ def add_prune(parser: Parser) -> None:
     parser.text("--keep-storage", "--reserved-space", dest="reserved", type=values.size, metavar="SIZE",
                 help="stop when so much is left")  # fmt: skip
     parser.text("--max-used-space", dest="most", type=values.size, metavar="SIZE", help="the most that is to be left")
+    parser.text("--min-free-space", dest="free", type=values.size, metavar="SIZE",
+                help="remove until so much of the disk is free")  # fmt: skip
     parser.set_defaults(run=prune)
 
 
@@ -78,6 +80,7 @@ def prune(client: Client, args: Args) -> int:
         if not output.confirmed("Go on?"):
             return 1
     query = {"all": args.all or None, "reserved-space": args.reserved, "max-used-space": args.most}
+    query["min-free-space"] = args.free
     print(f"Total reclaimed space: {output.size(removed(client, filters(args.filter), query))}")
     return 0
 
