@@ -120,15 +120,14 @@ def _filled(text: str, words: dict[str, str]) -> str:
 
 
 def _health(config: HealthConfig) -> Health:
-    """0 stands for the default, as in the Engine API."""
-    default = Health()
+    """0 stands for the image's, or the default, as in the Engine API."""
     return Health(
         test=tuple(config.test),
-        interval=config.interval / SECOND or default.interval,
-        timeout=config.timeout / SECOND or default.timeout,
-        retries=config.retries or default.retries,
+        interval=config.interval / SECOND,
+        timeout=config.timeout / SECOND,
+        retries=config.retries,
         start_period=config.start_period / SECOND,
-        start_interval=config.start_interval / SECOND or default.start_interval,
+        start_interval=config.start_interval / SECOND,
     )
 
 

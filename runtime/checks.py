@@ -1,5 +1,6 @@
 """What is refused when a container is created rather than when it is started, and what is done otherwise than asked."""
 
+import ipaddress
 import os
 import re
 import resource
@@ -30,6 +31,8 @@ _PROBES = ("CMD", "CMD-SHELL", "NONE", *probes.KINDS)
 _SYS_RESOURCE = CAPABILITIES.index("CAP_SYS_RESOURCE")
 _APPARMOR = Path("/sys/kernel/security/apparmor/profiles")
 _LEAST_MEMORY = 6 << 20
+_LEAST_CPUS = 10**7  # in billionths: one thousandth of a second in a tenth, the least that the kernel takes
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 def check(config: ContainerConfig, image: Image) -> None:
@@ -42,13 +45,22 @@ def check(config: ContainerConfig, image: Image) -> None:
             raise Invalid(f"capability {name} can't be added: this host's swarmd lacks it itself")
     _check_namespaces(config)
     _check_runtime(config)
+    _check_network(config)
+    if config.workdir and not config.workdir.startswith("/"):
+        raise Invalid(f"working directory {config.workdir} is not absolute: begin it with /")
     for name in config.sysctls:
         _check_sysctl(name, config)
     for limit in config.ulimits:
         _check_ulimit(limit)
+    targets: set[str] = set()
     for mount in config.mounts:
         _check_mount(mount)
+        if (target := os.path.normpath(mount.target)) in targets:
+            raise Invalid(f"mount target {target} is given twice: leave one of them out")
+        targets.add(target)
     _check_limits(config)
+    if not -1000 <= config.oom_score_adj <= 1000:
+        raise Invalid(f"OOM score adjustment {config.oom_score_adj} is not from -1000 to 1000")
     log_drivers.check_here(config.log)
     devices.rules(config)
     cdi.edits(config.cdi_devices)
@@ -62,6 +74,13 @@ def check(config: ContainerConfig, image: Image) -> None:
         probes.target(config.health.test)
     if config.security.apparmor not in ("", "unconfined") and not _APPARMOR.exists():
         raise Invalid(f"AppArmor profile {config.security.apparmor}: this host's kernel runs without AppArmor")
+
+
+def check_sources(config: ContainerConfig) -> None:
+    """Raise Invalid for a mount whose source is not there, and is not to be made."""
+    for mount in config.mounts:
+        if isinstance(mount, BindMount) and not mount.create_source and not os.path.lexists(mount.source):
+            raise Invalid(f"the source {mount.source} of a mount is not on this host: make it first")
 
 
 def runtime_path(name: str) -> str:
@@ -103,6 +122,32 @@ def _check_namespaces(config: ContainerConfig) -> None:
         for what, given in (("ports", config.ports), ("networks", config.networks), ("hostname", config.hostname)):
             if given:
                 raise Invalid(f"{what} can't be given to a container in the network of another: give them to that one")
+
+
+def _check_network(config: ContainerConfig) -> None:
+    for name, most in ((config.hostname, 64), (config.domainname, 64)):
+        if len(name) > most:
+            raise Invalid(f"host name {name} is longer than {most} characters, the most that Linux knows")
+    for address in config.dns.nameservers:
+        if not _is_address(address):
+            raise Invalid(f"name server {address} is no IP address")
+    for entry in config.extra_hosts:
+        name, colon, address = entry.partition(":")
+        if not name or not colon or (address != "host-gateway" and not _is_address(address)):
+            raise Invalid(f"host entry {entry} is not of the form name:address, with an IP address or host-gateway")
+    for request in config.networks:
+        if request.mac and not _MAC.fullmatch(request.mac):
+            raise Invalid(f"MAC address {request.mac} is not of the form 02:42:ac:11:00:02")
+        if request.address and not _is_address(request.address.partition("/")[0]):
+            raise Invalid(f"address {request.address} on network {request.network} is no IP address")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_sysctl(name: str, config: ContainerConfig) -> None:
@@ -150,6 +195,8 @@ def _check_limits(config: ContainerConfig) -> None:
         raise Invalid(f"swappiness {limits.swappiness} is not from 0 to 100")
     if limits.nano_cpus and (limits.cpu_quota or limits.cpu_period):
         raise Invalid("give a number of CPUs, or a CPU quota and its period, not both")
+    if 0 < limits.nano_cpus < _LEAST_CPUS:
+        raise Invalid(f"{limits.nano_cpus / 1e9:g} CPUs are too few: a container needs 0.01 at least")
     if limits.nano_cpus > (os.cpu_count() or 1) * 10**9:
         raise Invalid(f"{limits.nano_cpus / 1e9:g} CPUs asked for, but this host has {os.cpu_count()}")
     if limits.blkio_weight and not 10 <= limits.blkio_weight <= 1000:

@@ -363,9 +363,10 @@ class Container:
         return self.state.exit
 
     async def remove(self, force: bool) -> None:
-        if not self._idle.is_set():
+        if not self._idle.is_set() or self.state.restarting:
             if not force:
-                raise Conflict(f"container {self.state.name} is running: stop it first, or force its removal")
+                doing = "being restarted" if self.state.restarting else "running"
+                raise Conflict(f"container {self.state.name} is {doing}: stop it first, or force its removal")
             self._want(False)
             await self._kill_all()
             await self._idle.wait()

@@ -1,5 +1,6 @@
 """Device nodes of a container: which there are, and which of them its cgroup lets be opened."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -66,7 +67,8 @@ def _node(device: Device) -> dict[str, Any]:
     try:
         found = Path(device.source).stat()
     except OSError as error:
-        raise Invalid(f"device {device.source}: {(error.strerror or 'cannot be read').lower()} on this host") from None
+        why = "it is not there" if error.errno == errno.ENOENT else (error.strerror or "it cannot be read").lower()
+        raise Invalid(f"device {device.source}: {why} on this host") from None
     if not stat.S_ISBLK(found.st_mode) and not stat.S_ISCHR(found.st_mode):
         raise Invalid(f"device {device.source}: it is neither a block nor a character device")
     return {

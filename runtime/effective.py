@@ -18,6 +18,8 @@ DEFAULT_CAPABILITIES = frozenset(
     )
 )
 
+_TIMES = ("interval", "timeout", "retries", "start_period", "start_interval")
+
 
 def arguments(config: ContainerConfig, image: Image) -> tuple[str, ...]:
     """Return what is run: a given entrypoint drops the image's command too, as in Docker."""
@@ -43,9 +45,16 @@ def environment(id: str, config: ContainerConfig, image: Image) -> list[str]:
 
 
 def hostname(id: str, config: ContainerConfig) -> str:
-    if config.namespaces.uts == "host":
+    """Of one on the host's network the host's, unless it has one of its own."""
+    if config.namespaces.uts == "host" or (config.network_mode == "host" and not (config.hostname or config.networks)):
         return socket.gethostname()
     return config.hostname or id[:12]
+
+
+def host_names(id: str, config: ContainerConfig) -> tuple[str, ...]:
+    """What its own address means in /etc/hosts: the name with its domain, and without."""
+    full = f"{hostname(id, config)}.{config.domainname}" if config.domainname else hostname(id, config)
+    return tuple(dict.fromkeys((full, full.partition(".")[0])))
 
 
 def exposed(config: ContainerConfig, image: Image) -> tuple[str, ...]:
@@ -59,9 +68,11 @@ def ports(config: ContainerConfig, image: Image) -> tuple[PortMapping, ...]:
         return config.ports
     asked = {(port.container_port, port.protocol) for port in config.ports}
     others = (
-        (int(number), protocol or "tcp") for number, _, protocol in (e.partition("/") for e in exposed(config, image))
+        (int(number), (protocol or "tcp").lower())
+        for number, _, protocol in (e.partition("/") for e in exposed(config, image))
     )
-    return (*config.ports, *(PortMapping(container_port=n, protocol=p) for n, p in others if (n, p) not in asked))
+    wanted = ((n, p) for n, p in others if p in ("tcp", "udp") and (n, p) not in asked)
+    return (*config.ports, *(PortMapping(container_port=n, protocol=p) for n, p in wanted))
 
 
 def stop_signal(config: ContainerConfig, image: Image) -> int:
@@ -70,11 +81,19 @@ def stop_signal(config: ContainerConfig, image: Image) -> int:
 
 
 def health(config: ContainerConfig, image: Image) -> Health | None:
-    """The probe to run: the container's own, with the image's test when it names none; None for NONE."""
-    found = config.health or image.config.health
-    if found and not found.test and image.config.health:
-        found = msgspec.structs.replace(found, test=image.config.health.test)
+    """The probe to run: the container's own, with what the image says where that says nothing; None for NONE."""
+    found = healthcheck(config, image)
     return found if found and found.test and found.test[0] != "NONE" else None
+
+
+def healthcheck(config: ContainerConfig, image: Image) -> Health | None:
+    """The same, and shown even if it is NONE."""
+    own, theirs = config.health, image.config.health
+    if own is None or (own.test and own.test[0] == "NONE"):
+        return own or theirs
+    base = theirs or Health()
+    times = {name: getattr(own, name) or getattr(base, name) for name in _TIMES}
+    return msgspec.structs.replace(own, test=own.test or base.test, **times)
 
 
 def capabilities(config: ContainerConfig) -> frozenset[str]:

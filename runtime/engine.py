@@ -93,6 +93,7 @@ class Engine:
             image = image.of(platform)
         config = self._with_peers(config)
         checks.check(config, image)
+        checks.check_sources(config)
         id = secrets.token_hex(32)
         name = name.removeprefix("/") or names.unused({c.state.name for c in self._containers.values()})
         self._check_name(name)

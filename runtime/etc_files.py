@@ -31,11 +31,21 @@ def hosts(config: ContainerConfig, sandbox: Sandbox) -> str:
 
 
 def resolv_conf(config: ContainerConfig, sandbox: Sandbox) -> str:
-    """The container's resolvers: those asked for, those of its networks, or the host's own."""
-    servers = config.dns.nameservers or sandbox.nameservers
+    """The container's resolvers: those asked for, those of its networks, or the host's own; see resolv.conf(5)."""
+    servers, text = config.dns.nameservers or sandbox.nameservers, _host_resolv_conf()
     if not servers and not sandbox.netns_path:
-        return Path("/etc/resolv.conf").read_text()
+        return text
     lines = [f"nameserver {server}" for server in servers]
-    lines += [f"search {' '.join(config.dns.search)}"] if config.dns.search else []
-    lines += [f"options {' '.join(config.dns.options)}"] if config.dns.options else []
+    # Short names mean here what they mean on the host, unless another meaning, or with "." none, is asked for.
+    for key, own in (("search", config.dns.search), ("options", config.dns.options)):
+        theirs = (line.split() for line in reversed(text.splitlines()))
+        words = own or next((tuple(words[1:]) for words in theirs if words[:1] == [key]), ())
+        lines += [f"{key} {' '.join(words)}"] if words and words != (".",) else []
     return "".join(f"{line}\n" for line in lines)
+
+
+def _host_resolv_conf() -> str:
+    try:
+        return Path("/etc/resolv.conf").read_text()
+    except FileNotFoundError:
+        return ""

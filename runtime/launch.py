@@ -14,7 +14,7 @@ import msgspec
 
 from swarmd.runtime import cdi, checks, devices, effective, etc_files, spec
 from swarmd.runtime.cgroups.interface import Hierarchy
-from swarmd.runtime.errors import Conflict, NotFound
+from swarmd.runtime.errors import Conflict, Invalid, NotFound
 from swarmd.runtime.events import Events
 from swarmd.runtime.model import BindMount, ContainerConfig, ContainerState, ImageMount, NetworkState, PortMapping
 from swarmd.runtime.ports import CompileSeccomp, Filter, Images, Networks, Sandbox
@@ -58,13 +58,15 @@ async def prepare(state: ContainerState, directory: Path, host: Host, find_peer:
     peers = _peers(config, find_peer)
     for mount in config.mounts:
         if isinstance(mount, BindMount) and mount.create_source:
-            Path(mount.source).mkdir(parents=True, exist_ok=True)
+            _make_source(mount.source)
     edits = cdi.edits(config.cdi_devices)
     cgroup = host.cgroups.create(state.id, config.limits, devices.rules(config, cdi.rules(edits)))
     size = wanted_size(config.namespaces.user)
     user = await host.users.take(state.id, size) if size else None
     if "network" in peers:
         sandbox: Sandbox = BorrowedSandbox(f"/proc/{peers['network'].pid}/ns/net")
+        theirs = (peers["network"].directory / "hostname").read_text().strip()  # that its address has in /etc/hosts
+        config = msgspec.structs.replace(config, hostname=theirs)
     else:
         config = msgspec.structs.replace(config, ports=effective.ports(config, image))
         sandbox = await host.networks.attach(state.id, state.name, config, user.network if user else "")
@@ -93,6 +95,17 @@ async def prepare(state: ContainerState, directory: Path, host: Host, find_peer:
     for name, content in contents.items():
         files.put_new(f"{directory}/{name}", content)
     return sandbox
+
+
+def _make_source(path: str) -> None:
+    """A directory, unless something is there."""
+    try:
+        Path(path).mkdir(parents=True)
+    except FileExistsError:
+        return
+    except OSError as error:
+        why = (error.strerror or "it failed").lower()
+        raise Invalid(f"the source {path} of a mount can't be made: {why}") from None
 
 
 async def release(id: str, host: Host) -> None:

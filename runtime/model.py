@@ -14,7 +14,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Health(Struct, frozen=True):
-    """A probe; empty: the image's test.
+    """A probe; in a container's configuration, nothing and 0 stand for the image's, or for these defaults.
 
     test is ["CMD", ...], ["CMD-SHELL", line] or ["NONE"]; or, made from the container's network without a program in
     it, ["HTTP", url], ["TCP", "tcp://:port"] or ["GRPC", "grpc://:port/service"], where no host means the container.
@@ -119,10 +119,14 @@ class Ulimit(Struct, frozen=True):
 
 
 class PortMapping(Struct, frozen=True):
-    """A port of this host that leads to the container. host_port 0: any free one, then reported in the state."""
+    """A port of this host that leads to the container. host_port 0: any free one, then reported in the state.
+
+    host_port_end: the last of a range that begins with host_port, of which any free one will do; 0: no range.
+    """
 
     container_port: int
     host_port: int = 0
+    host_port_end: int = 0
     protocol: str = "tcp"
     host_ip: str = ""
 

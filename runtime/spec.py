@@ -102,8 +102,8 @@ def _process(id: str, config: ContainerConfig, image: Image) -> dict[str, Any]:
 def _system_mounts(config: ContainerConfig) -> list[dict[str, Any]]:
     plain = ["nosuid", "noexec", "nodev"]
     access = "rw" if config.security.privileged else "ro"
-    # Each device in it is a mount of its own, see stages/mounts.py; only a privileged container may make more.
-    dev = ["nosuid", "mode=755", "size=65536k", *([] if config.security.privileged else ["nodev"])]
+    # Each device in it is a mount of its own, see stages/mounts.py.
+    dev = ["nosuid", "mode=755", "size=65536k", *([] if _own_nodes(config) else ["nodev"])]
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
     shared = config.namespaces.ipc == "host"
     found = [
@@ -119,6 +119,11 @@ def _system_mounts(config: ContainerConfig) -> list[dict[str, Any]]:
         size = f"size={config.shm_size or _SHM_SIZE}"
         found.append(_bind("/dev/shm") if shared else _plain("/dev/shm", "tmpfs", [*plain, "mode=1777", size]))
     return found
+
+
+def _own_nodes(config: ContainerConfig) -> bool:
+    """Whether nodes that it makes itself are devices: it was given more than those that are bound in place."""
+    return config.security.privileged or bool(config.device_rules)
 
 
 def _plain(destination: str, kind: str, options: list[str]) -> dict[str, Any]:
@@ -227,6 +232,6 @@ def _annotations(id: str, directory: Path, config: ContainerConfig, image: Image
         "swarmd.runtime": given.runtime,
         "swarmd.init": "1" if config.init else "",
         "swarmd.stdin": "" if not config.open_stdin else "once" if config.stdin_once else "open",
-        "swarmd.privileged": "1" if config.security.privileged else "",
+        "swarmd.nodes": "1" if _own_nodes(config) else "",
     }
     return {key: value for key, value in found.items() if value}

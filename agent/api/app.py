@@ -31,6 +31,7 @@ from swarmd.agent.api import (
     system,
     tasks,
     usage,
+    volumes,
 )
 from swarmd.agent.api import services as cluster_services
 from swarmd.agent.api.interface import SERVICES, Services, services
@@ -105,6 +106,11 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     *((method, "/v2/{name:.+}/manifests/{ref}", cluster_registry.manifest) for method in ("GET", "HEAD")),
     *((method, "/v2/{name:.+}/blobs/{digest}", cluster_registry.blob) for method in ("GET", "HEAD")),
     ("GET", "/v2/{name:.+}/tags/list", cluster_registry.tags),
+    ("GET", "/volumes", volumes.listing),
+    ("POST", "/volumes/prune", volumes.prune),
+    ("POST", "/volumes/create", volumes.create),
+    ("GET", "/volumes/{name}", volumes.absent),
+    ("DELETE", "/volumes/{name}", volumes.absent),
     ("GET", "/networks", networks.listing),
     ("POST", "/networks/prune", networks.prune),
     ("POST", "/networks/create", networks.create),

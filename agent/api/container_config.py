@@ -14,12 +14,17 @@ from swarmd.proto.errors import Invalid
 from swarmd.runtime.model import ContainerConfig, Health, NetworkRequest
 
 _UNSUPPORTED = frozenset({"ArgsEscaped", "OnBuild", "Shell"})
-_ENDPOINT_UNSUPPORTED = frozenset(
-    {
-        *("DNSNames", "DriverOpts", "EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "GwPriority"),
-        *("IPAddress", "IPPrefixLen", "IPv6Gateway", "Links", "NetworkID"),
-    }
-)
+_ENDPOINT_UNSUPPORTED = {
+    **dict.fromkeys(("DNSNames", "EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "NetworkID"), ""),
+    **dict.fromkeys(("GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPv6Gateway"), "there is no IPv6 yet"),
+    "DriverOpts": "networks have no options for one container",
+    "GwPriority": "the first network that is not internal has the default route",
+    "Links": "containers find one another by name on a network",
+}
+_IPAM_UNSUPPORTED = {
+    "IPv6Address": "there is no IPv6 yet",
+    "LinkLocalIPs": "choose an address of the network, IPv4Address",
+}
 _MODES = frozenset({"bridge", "none", "host"})
 
 
@@ -39,7 +44,7 @@ def container_config(body: object, inspect: Inspect) -> ContainerConfig:
         networks = _networks(fields, mode)
         return ContainerConfig(
             image=_required(fields.text("Image")),
-            entrypoint=fields.text_or_texts("Entrypoint") if fields.has("Entrypoint") else None,
+            entrypoint=_entrypoint(fields),
             command=fields.text_or_texts("Cmd") if fields.has("Cmd") else None,
             env=fields.texts("Env"),
             workdir=fields.text("WorkingDir"),
@@ -66,9 +71,15 @@ def _required(image: str) -> str:
     return image
 
 
+def _entrypoint(fields: Fields) -> tuple[str, ...] | None:
+    """An empty word takes the image's away."""
+    given = fields.text_or_texts("Entrypoint") if fields.has("Entrypoint") else None
+    return () if given == ("",) else given
+
+
 def _no_anonymous_volumes(fields: Fields) -> None:
     for target in fields.raw("Volumes"):
-        raise Invalid(f"unsupported field Volumes.{target}: bind a host directory there instead")
+        raise Invalid(f"volume {target}: there are no volumes yet: bind a directory of the host, -v /here:{target}")
 
 
 def _exposed(fields: Fields) -> tuple[str, ...]:
@@ -81,20 +92,27 @@ def health(fields: Fields) -> Health:
     with fields.part("Healthcheck") as check:
         return Health(
             test=check.texts("Test"),
-            interval=_seconds(check, "Interval", 30),
-            timeout=_seconds(check, "Timeout", 30),
-            retries=check.number("Retries") or 3,
-            start_period=_seconds(check, "StartPeriod", 0),
-            start_interval=_seconds(check, "StartInterval", 5),
+            interval=_seconds(check, "Interval"),
+            timeout=_seconds(check, "Timeout"),
+            retries=_retries(check),
+            start_period=_seconds(check, "StartPeriod"),
+            start_interval=_seconds(check, "StartInterval"),
         )
 
 
-def _seconds(fields: Fields, name: str, default: float) -> float:
-    """0 inherits: Docker's way to say the default."""
+def _seconds(fields: Fields, name: str) -> float:
+    """0 inherits: Docker's way to say the image's, or the default."""
     value = fields.number(name)
     if 0 < value < 10**6 or value < 0:
         raise Invalid(f"field {fields.path(name)} is less than a millisecond")
-    return value / 1e9 or default
+    return value / 1e9
+
+
+def _retries(fields: Fields) -> int:
+    value = fields.number("Retries")
+    if value < 0:
+        raise Invalid(f"field {fields.path('Retries')} is {value}: a number of failures is 1 or more")
+    return value
 
 
 def _networks(fields: Fields, mode: str) -> tuple[NetworkRequest, ...]:
@@ -121,7 +139,7 @@ def _networks(fields: Fields, mode: str) -> tuple[NetworkRequest, ...]:
 def endpoint(name: str, asked: Any, path: str) -> NetworkRequest:
     """What is asked of a network, an EndpointSettings; path names it in refusals."""
     with Fields(asked or {}, path, _ENDPOINT_UNSUPPORTED) as wanted:
-        with wanted.part("IPAMConfig", ("IPv6Address", "LinkLocalIPs")) as ipam:
+        with wanted.part("IPAMConfig", _IPAM_UNSUPPORTED) as ipam:
             address = ipam.text("IPv4Address")
         aliases, mac = wanted.texts("Aliases"), wanted.text("MacAddress")
     if address and name in (*_MODES, "default"):

@@ -6,7 +6,7 @@ from typing import Any
 from swarmd.agent.api import host_config, mounts
 from swarmd.agent.api.streams import stamp
 from swarmd.runtime import log_drivers
-from swarmd.runtime.effective import arguments, exposed
+from swarmd.runtime.effective import arguments, exposed, healthcheck, hostname
 from swarmd.runtime.model import ContainerConfig, ContainerState, HealthState, Phase
 from swarmd.runtime.ports import Image
 
@@ -101,7 +101,7 @@ def _state(state: ContainerState) -> dict[str, Any]:
     end = state.exit
     shown: dict[str, Any] = {
         "Status": shown_state(state),
-        "Running": state.phase is Phase.RUNNING,
+        "Running": state.phase is Phase.RUNNING or state.restarting,  # Docker's clients know it so
         "Paused": state.paused,
         "Restarting": state.restarting,
         "OOMKilled": end.oom_killed if end else False,
@@ -132,7 +132,7 @@ def _config(state: ContainerState, image: Image) -> dict[str, Any]:
     given = {entry.partition("=")[0] for entry in config.env}
     inherited = [entry for entry in theirs.env if entry.partition("=")[0] not in given]
     shown: dict[str, Any] = {
-        "Hostname": config.hostname or state.id[:12],
+        "Hostname": hostname(state.id, config),
         "Domainname": config.domainname,
         "User": config.user or theirs.user,
         "AttachStdin": False,
@@ -146,16 +146,15 @@ def _config(state: ContainerState, image: Image) -> dict[str, Any]:
         "Cmd": list(command) if command else None,
         "Entrypoint": list(entrypoint) if entrypoint else None,
         "Image": config.image,
-        "Volumes": None,
+        "Volumes": {path: {} for path in theirs.volumes} or None,
         "WorkingDir": config.workdir or theirs.workdir,
         "OnBuild": None,
         "Labels": theirs.labels | config.labels,
         "StopTimeout": int(config.stop_timeout),
     }
-    if config.stop_signal:
-        shown["StopSignal"] = config.stop_signal
-    if config.health is not None:
-        health = config.health
+    if signal := config.stop_signal or theirs.stop_signal:
+        shown["StopSignal"] = signal
+    if health := healthcheck(config, image):
         shown["Healthcheck"] = {
             "Test": list(health.test),
             "Interval": _ns(health.interval),

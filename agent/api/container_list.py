@@ -12,6 +12,7 @@ from swarmd.agent.api.container_json import shown_state, summary
 from swarmd.agent.api.interface import Engine, services
 from swarmd.agent.api.streams import answer
 from swarmd.proto.errors import Invalid
+from swarmd.runtime.effective import exposed
 from swarmd.runtime.errors import NotFound
 from swarmd.runtime.model import ContainerState, ImageMount, Phase
 
@@ -31,7 +32,8 @@ def _name(engine: Engine, state: ContainerState, value: str) -> bool:
 
 def _label(engine: Engine, state: ContainerState, value: str) -> bool:
     key, equals, text = value.partition("=")
-    return key in state.config.labels and (not equals or state.config.labels[key] == text)
+    labels = engine.images.get(state.image_id).config.labels | state.config.labels
+    return key in labels and (not equals or labels[key] == text)
 
 
 def _one_of(name: str, known: Sequence[str], value: str) -> str:
@@ -85,7 +87,10 @@ def _publish(engine: Engine, state: ContainerState, value: str) -> bool:
 
 def _expose(engine: Engine, state: ContainerState, value: str) -> bool:
     numbers, protocol = _port(value)
-    said = (*state.config.exposed, *(f"{port.container_port}/{port.protocol}" for port in state.config.ports))
+    said = (
+        *exposed(state.config, engine.images.get(state.image_id)),
+        *(f"{port.container_port}/{port.protocol}" for port in state.config.ports),
+    )
     return any(int(text.partition("/")[0]) in numbers and text.partition("/")[2] == protocol for text in said)
 
 
@@ -132,12 +137,16 @@ def selected(engine: Engine, wanted: Mapping[str, Sequence[str]]) -> list[Contai
     return sorted((state for state in engine.list() if passes(state)), key=lambda state: state.created, reverse=True)
 
 
+def _is_up(state: ContainerState) -> bool:
+    return state.phase is Phase.RUNNING or state.restarting
+
+
 async def listing(request: web.Request) -> web.Response:
     wanted = query.filters(request)
     query.only(wanted, frozenset(FILTERS))
     engine, limit = services(request).engine, query.number(request, "limit")
     everything = query.flag(request, "all") or limit > 0 or wanted.keys() & _FINISHED
-    found = [state for state in selected(engine, wanted) if everything or state.phase is Phase.RUNNING]
+    found = [state for state in selected(engine, wanted) if everything or _is_up(state)]
     found = found[:limit] if limit > 0 else found
     now = time.time_ns()
     rows = [summary(state, engine.images.get(state.image_id), now) for state in found]

@@ -28,11 +28,14 @@ def _read(data: object) -> tuple[Command, Streams]:
         arguments = fields.text_or_texts("Cmd")
         if not arguments:
             raise Invalid("field Cmd is required: name the command to run")
+        workdir = fields.text("WorkingDir")
+        if workdir and not workdir.startswith("/"):
+            raise Invalid(f"working directory {workdir} is not absolute: begin it with /")
         command = Command(
             command=arguments,
             env=fields.texts("Env"),
             user=fields.text("User"),
-            workdir=fields.text("WorkingDir"),
+            workdir=workdir,
             tty=fields.flag("Tty"),
             size=_size(fields),
             privileged=fields.flag("Privileged"),

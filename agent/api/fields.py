@@ -3,7 +3,7 @@
 `close` accepts what asks for nothing of a field that Docker has, and refuses everything else that is left.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,14 +17,18 @@ T = TypeVar("T")
 
 
 class Fields:
-    """with Fields(body) as fields: name = fields.text("Name") ... ; leaving the block refuses what was not read."""
+    """with Fields(body) as fields: name = fields.text("Name") ... ; leaving the block refuses what was not read.
+
+    unsupported: names of fields that Docker has, perhaps with the reason why they are refused.
+    """
 
     def __init__(self, value: object, path: str = "", unsupported: Iterable[str] = ()) -> None:
         if not isinstance(value, dict):
             raise Invalid(f"{f'field {path}' if path else 'the body'} must be an object")
         self._left = dict(value)
         self._path = path
-        self._unsupported = frozenset(unsupported)
+        reasons = unsupported if isinstance(unsupported, Mapping) else dict.fromkeys(unsupported, "")
+        self._unsupported: Mapping[str, str] = reasons
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +83,7 @@ class Fields:
     def part(self, name: str, unsupported: Iterable[str] = ()) -> Self:
         return type(self)(self.raw(name), self.path(name), unsupported)
 
-    def parts(self, name: str, unsupported: Sequence[str] = ()) -> list[Self]:
+    def parts(self, name: str, unsupported: Iterable[str] = ()) -> list[Self]:
         values = self._take(name, list, "a list", [])
         return [type(self)(value, f"{self.path(name)}[{i}]", unsupported) for i, value in enumerate(values)]
 
@@ -112,6 +116,8 @@ class Fields:
     def _close(self) -> None:
         for name, value in self._left.items():
             if value is not None and (name not in self._unsupported or not asks_for_nothing(value)):
+                if reason := self._unsupported.get(name):
+                    raise Invalid(f"field {self.path(name)} is not supported: {reason}")
                 raise Invalid(f"unknown or unsupported field {self.path(name)}")
 
 

@@ -27,15 +27,19 @@ from swarmd.runtime.model import (
     Ulimit,
 )
 
-UNSUPPORTED = frozenset(
-    {
-        *("Cgroup", "CgroupParent", "CpuCount", "CpuPercent", "IOMaximumBandwidth", "IOMaximumIOps", "Isolation"),
-        *("KernelMemory", "KernelMemoryTCP", "Links", "StorageOpt", "VolumeDriver"),
-    }
-)
-_PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp))?", re.ASCII)
+_WINDOWS = ("CpuCount", "CpuPercent", "IOMaximumBandwidth", "IOMaximumIOps", "Isolation")
+UNSUPPORTED = {
+    **dict.fromkeys(_WINDOWS, "it is for Windows containers"),
+    **dict.fromkeys(("KernelMemory", "KernelMemoryTCP"), "Linux has no such limit any more: Memory counts all"),
+    "Cgroup": "",
+    "CgroupParent": "all containers are in swarmd's own group, which its --cgroup-parent names",
+    "Links": "containers find one another by name on a network",
+    "StorageOpt": "the overlay of an ordinary file system has no quota",
+    "VolumeDriver": "there are no volumes yet: bind a directory of the host",
+}
+_PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?", re.ASCII | re.IGNORECASE)
 _DEVICE_RULE = re.compile(r"([abc]) (\d{1,10}|\*):(\d{1,10}|\*) ([rwm]{1,3})", re.ASCII)
-_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
+_HOST_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 _RATES = {
     "BlkioDeviceReadBps": "blkio_read_bps",
     "BlkioDeviceWriteBps": "blkio_write_bps",
@@ -124,7 +128,7 @@ def _security(host: Fields) -> Security:
     seccomp, apparmor, no_new_privileges = "default", "", False
     masked, read_only = _paths(host, "MaskedPaths"), _paths(host, "ReadonlyPaths")
     for option in host.texts("SecurityOpt"):
-        name, _, value = option.replace(":", "=", 1).partition("=")
+        name, value = (*re.split("[=:]", option, maxsplit=1), "")[:2]
         if name == "no-new-privileges" and value in ("", "true", "false"):
             no_new_privileges = value != "false"
         elif name == "seccomp" and value:
@@ -217,11 +221,15 @@ def _ports(host: Fields) -> tuple[PortMapping, ...]:
     ports: list[PortMapping] = []
     for key in bindings:
         number, protocol = port(key)
+        if protocol == "sctp":
+            raise Invalid(f"port {key} can't be published: only tcp and udp lead to containers")
         for binding in Fields(bindings, "HostConfig.PortBindings").parts(key) or [Fields({})]:
             with binding:
-                host_ip, host_port = binding.text("HostIp"), _host_port(binding.text("HostPort"))
+                host_ip, (first, last) = binding.text("HostIp"), _host_port(binding.text("HostPort"))
             ports.append(
-                PortMapping(container_port=number, host_port=host_port, protocol=protocol, host_ip=host_ip),
+                PortMapping(
+                    container_port=number, host_port=first, host_port_end=last, protocol=protocol, host_ip=host_ip
+                ),
             )
     return tuple(ports)
 
@@ -231,13 +239,16 @@ def port(text: str) -> tuple[int, str]:
     match = _PORT.fullmatch(text)
     if not match or not 0 < int(match[1]) < 65536:
         raise Invalid(f"port {text!r} is not of the form 80/tcp or 53/udp")
-    return int(match[1]), match[2] or "tcp"
+    return int(match[1]), (match[2] or "tcp").lower()
 
 
-def _host_port(text: str) -> int:
-    if text and not (_NUMBER.fullmatch(text) and int(text) < 65536):
-        raise Invalid(f"host port {text!r} is no port: it is a number from 0 to 65535")
-    return int(text or 0)
+def _host_port(text: str) -> tuple[int, int]:
+    """The port, or the first of a range and its last."""
+    match = _HOST_PORT.fullmatch(text or "0")
+    first, last = (int(match[1]), int(match[2] or 0)) if match else (65536, 0)
+    if max(first, last) > 65535 or (last and not 0 < first <= last):
+        raise Invalid(f"host port {text!r} is no port: it is a number from 0 to 65535, or two as in 8000-8010")
+    return first, last if last > first else 0
 
 
 def _log(host: Fields) -> LogConfig:
@@ -371,6 +382,7 @@ def _rule_text(rule: DeviceRule) -> str:
 def bindings(ports: tuple[PortMapping, ...]) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     for mapped in ports:
-        binding = {"HostIp": mapped.host_ip, "HostPort": str(mapped.host_port or "")}
+        last = f"-{mapped.host_port_end}" if mapped.host_port_end else ""
+        binding = {"HostIp": mapped.host_ip, "HostPort": f"{mapped.host_port or ''}{last}"}
         found.setdefault(f"{mapped.container_port}/{mapped.protocol}", []).append(binding)
     return found

@@ -8,6 +8,7 @@ import msgspec
 
 from swarmd.agent.api.fields import Fields
 from swarmd.proto.errors import Invalid
+from swarmd.runtime.errors import NotFound
 from swarmd.runtime.model import BindMount, ContainerState, ImageMount, Mount, TmpfsMount
 
 _PROPAGATION = {"private", "rprivate", "shared", "rshared", "slave", "rslave"}
@@ -107,7 +108,8 @@ def _mount(fields: Fields) -> Mount:
             return _tmpfs(target, words, options.number("SizeBytes"), options.number("Mode") or 0o1777, read_only)
         if kind == "image":
             return ImageMount(image=source, target=target, subpath=image.text("Subpath"))
-    raise Invalid(f"field {fields.path('Type')} must be bind, tmpfs or image, not {kind!r}")
+    why = "there are no volumes yet" if kind == "volume" else f"{kind!r} is unknown"
+    raise Invalid(f"mount {target}: its type is bind, tmpfs or image: {why}")
 
 
 def borrowed(text: str, inspect: Callable[[str], ContainerState]) -> list[Mount]:
@@ -115,7 +117,10 @@ def borrowed(text: str, inspect: Callable[[str], ContainerState]) -> list[Mount]
     name, _, access = text.partition(":")
     if access not in ("", "ro", "rw"):
         raise Invalid(f"mounts from {text}: the access is ro or rw")
-    found = inspect(name).config.mounts
+    try:
+        found = inspect(name).config.mounts
+    except NotFound as problem:  # not the image's absence, for which a client would pull it
+        raise Invalid(f"mounts from {text}: {problem}") from None
     return [msgspec.structs.replace(mount, read_only=True) if access == "ro" else mount for mount in found]
 
 

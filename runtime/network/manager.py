@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from swarmd.runtime import joining
+from swarmd.runtime.effective import host_names
 from swarmd.runtime.errors import Conflict, Exhausted, Invalid, NotFound, RuntimeFault
 from swarmd.runtime.model import ContainerConfig, NetworkRequest, NetworkState, PortMapping
 from swarmd.runtime.network import overlay, ruleset
@@ -279,7 +280,7 @@ class NetworkManager:
         own = [network.gateway for _, network in found]
         servers = config.dns.nameservers or tuple(own[:1]) or host_resolvers()
         # Not the container's name, which may change: that is answered by DNS.
-        names = (config.hostname or record.container_id[:12],)
+        names = host_names(record.container_id, config)
         hosts = tuple((a.ip, names) for a in record.attachments)
         return Sandbox(str(self._netns / record.container_id), networks, record.ports, servers, hosts)
 

@@ -4,11 +4,16 @@ A published port is kept by a listening socket of ours that never sees a connect
 that a port taken by any other program is found honestly, and no other program can take one of ours.
 """
 
+import contextlib
+import errno
 import ipaddress
 import socket
 
+import msgspec
+
 from swarmd.runtime.errors import Invalid, PortInUse
 from swarmd.runtime.model import PortMapping
+from swarmd.runtime.network.listeners import listener
 
 Key = tuple[str, str, int]
 
@@ -22,7 +27,19 @@ class Ports:
         self._held: dict[Key, tuple[socket.socket, str]] = {}
 
     def hold(self, mapping: PortMapping, owner: str) -> PortMapping:
-        """Return the mapping as bound; raise PortInUse naming the port and, if it is ours, who has it."""
+        """Return the mapping as bound; raise PortInUse naming the port and who has it."""
+        first, last = mapping.host_port, max(mapping.host_port, mapping.host_port_end)
+        for port in range(first, last):
+            with contextlib.suppress(PortInUse):
+                return self._hold(msgspec.structs.replace(mapping, host_port=port), owner)
+        try:
+            return self._hold(msgspec.structs.replace(mapping, host_port=last), owner)
+        except PortInUse as error:
+            if first == last:
+                raise
+            raise PortInUse(f"no port from {first} to {last}/{mapping.protocol} is free on this host") from error
+
+    def _hold(self, mapping: PortMapping, owner: str) -> PortMapping:
         if mapping.protocol not in ("tcp", "udp"):
             raise Invalid(f"protocol {mapping.protocol} of port {mapping.container_port} is not tcp or udp")
         kind = socket.SOCK_STREAM if mapping.protocol == "tcp" else socket.SOCK_DGRAM
@@ -43,7 +60,10 @@ class Ports:
         except OSError as error:
             holder.close()
             where = f"{host_ip or '0.0.0.0'}:{port}/{protocol}"
-            raise PortInUse(f"port {where} cannot be published: {str(error.strerror).lower()} on this host") from error
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise Invalid(f"port {where} cannot be published: this host has no address {host_ip}") from None
+            why = f"{who} has it" if (who := listener(protocol, port)) else str(error.strerror).lower()
+            raise PortInUse(f"port {where} cannot be published: {why} on this host") from error
         bound = holder.getsockname()[1]
         self._held[protocol, host_ip, bound] = holder, owner
         return PortMapping(container_port=mapping.container_port, host_port=bound, protocol=protocol, host_ip=host_ip)

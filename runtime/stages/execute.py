@@ -193,7 +193,7 @@ def _become_program(
             {**process, "env": [*terminal, *process["env"], *request["env"]]}, identity
         )
         privileges.set_limits(process)
-        privileges.enter_workdir(request["workdir"] or process["cwd"])
+        privileges.enter_workdir(request["workdir"] or process["cwd"], make=not request["workdir"])
         privileges.become(process, identity, seccomp)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         privileges.run(request["command"], environment)

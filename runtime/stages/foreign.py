@@ -33,7 +33,7 @@ class Foreign:
         syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.PROPAGATION["slave"])
         annotations = self._config["annotations"]
         root = self._config["root"]["path"]
-        attributes = 0 if annotations.get("swarmd.privileged") else syscalls.ATTR_NODEV
+        attributes = 0 if annotations.get("swarmd.nodes") else syscalls.ATTR_NODEV
         lower = json.loads(annotations["swarmd.overlay.lower"])
         os.close(overlays.writable(lower, self._directory, root, attributes, -1))
         os.chdir(self._directory)  # paths of sockets are short

@@ -15,6 +15,7 @@ on.  It is not dumpable until exec: a root program inside can't reach the host t
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -105,7 +106,7 @@ def root_filesystem(init: Init) -> None:
     path = init.config["root"]["path"]
     place = path if path.startswith("/") else f"{init.directory}/{path}"
     if lower := init.annotations.get("swarmd.overlay.lower"):
-        attributes = 0 if init.annotations.get("swarmd.privileged") else syscalls.ATTR_NODEV
+        attributes = 0 if init.annotations.get("swarmd.nodes") else syscalls.ATTR_NODEV
         init.root = overlays.writable(json.loads(lower), init.directory, place, attributes, init.user_namespace)
     else:
         init.root = mounts.onto_itself(place)
@@ -315,7 +316,9 @@ def run(directory: str, config: dict[str, Any], stdio: list[int], channel: socke
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
-        return f"{name}: {(error.strerror or 'failed').lower()}"
+        # A client takes "no such file" for the program's not being there.
+        why = "is not there" if error.errno == errno.ENOENT else (error.strerror or "failed").lower()
+        return f"{name}: {why}"
     return f"{type(error).__name__}: {error}"
 
 

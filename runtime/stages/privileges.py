@@ -208,9 +208,10 @@ def environment(process: dict[str, Any], identity: Identity) -> dict[str, str]:
     return values
 
 
-def enter_workdir(path: str) -> None:
+def enter_workdir(path: str, make: bool = True) -> None:
     try:
-        os.makedirs(path, 0o755, exist_ok=True)
+        if make:
+            os.makedirs(path, 0o755, exist_ok=True)
         os.chdir(path)
     except OSError as error:
         raise StepError(f"working directory: {path}: {error.strerror}", 126) from None

@@ -1,12 +1,16 @@
 """What a task asks for, what it says nothing of, and what is refused by name."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from msgspec.structs import replace
 
 from swarmd.agent.controller import Refused
 from swarmd.agent.task_config import container_config, container_name
 from swarmd.proto import objects_pb2 as pb
+from swarmd.runtime import effective
+from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.model import (
     BindMount,
     ContainerConfig,
@@ -99,14 +103,16 @@ def test_an_unknown_template_is_named(word: str) -> None:
     ("asked", "expected"),
     [
         ({}, Health()),
-        ({"test": ["NONE"]}, Health(test=("NONE",))),
+        ({"test": ["NONE"]}, None),
         ({"test": ["CMD", "true"], "interval": 2 * SECOND}, Health(test=("CMD", "true"), interval=2.0)),
         ({"timeout": SECOND // 2, "retries": 1}, Health(timeout=0.5, retries=1)),
         ({"start_period": 9 * SECOND, "start_interval": SECOND}, Health(start_period=9.0, start_interval=1.0)),
     ],
 )
-def test_a_health_check_has_defaults(asked: dict[str, Any], expected: Health) -> None:
-    assert config({"healthcheck": pb.HealthConfig(**asked)}).health == expected
+def test_a_health_check_has_defaults(asked: dict[str, Any], expected: Health | None) -> None:
+    image = Mock(config=ImageConfig(health=Health(test=("CMD", "probe"))))
+    found = effective.health(config({"healthcheck": pb.HealthConfig(**asked)}), image)
+    assert found == (expected and replace(expected, test=expected.test or ("CMD", "probe")))
 
 
 def test_limits() -> None:

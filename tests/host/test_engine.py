@@ -146,7 +146,12 @@ async def test_pids_limit(host: Host) -> None:
         (("/nosuch",), {}, 127, "program: /nosuch: no such file or directory in the image"),
         (("/etc/not-a-program",), {}, 126, "program: /etc/not-a-program: permission denied"),
         (("true",), {"user": "ghost"}, 126, "user: ghost: no such user"),
-        (("true",), {"mounts": (BindMount(source="/nosuch", target="/x"),)}, 125, "mount: /nosuch: no such file"),
+        (
+            ("true",),
+            {"mounts": (BindMount(source="/bin/busybox", target="/etc"),)},
+            125,
+            "mount: /etc: the source is a",
+        ),
         (("true",), {"workdir": "/etc/passwd"}, 126, "working directory: /etc/passwd"),
     ],
 )

@@ -157,7 +157,7 @@ async def test_devices_that_were_asked_for_and_no_others(host: Host) -> None:
 
 
 async def test_a_device_that_is_not_there(host: Host) -> None:
-    with pytest.raises(Invalid, match="/dev/nothing: no such file"):
+    with pytest.raises(Invalid, match="/dev/nothing: it is not there"):
         await host.make("true", devices=(Device(source="/dev/nothing", target="/dev/nothing"),))
 
 

@@ -155,7 +155,7 @@ def test_what_is_running_is_removed_by_force_only(oci: Oci) -> None:
 def test_what_cannot_be_made_leaves_nothing(oci: Oci) -> None:
     for config, said, code in (
         (oci.bundle("nope"), "executable file not found", 127),
-        (oci.bundle("true", namespaces=[{"type": "network", "path": "/nope"}]), "/nope: no such file", 125),
+        (oci.bundle("true", namespaces=[{"type": "network", "path": "/nope"}]), "/nope: is not there", 125),
         (oci.bundle("true", intelRdt={"closID": "x"}), "linux.intelRdt is not supported", 1),
         (oci.bundle(), "process.args is empty", 1),
         ({"ociVersion": "1.0.2"}, "root is missing", 1),

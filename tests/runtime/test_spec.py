@@ -107,18 +107,35 @@ def test_layers_are_given_topmost_first() -> None:
 
 
 def test_health_of_the_image_is_inherited_refined_or_turned_off() -> None:
-    image = AnImage(ImageConfig(cmd=("x",), health=Health(test=("CMD", "probe"), retries=7)))
+    image = AnImage(ImageConfig(cmd=("x",), health=Health(test=("CMD", "probe"), interval=9.0, retries=7)))
     assert effective.health(config(), image) == image.config.health
-    refined = effective.health(config(health=Health(retries=1)), image)
-    assert refined is not None and (refined.test, refined.retries) == (("CMD", "probe"), 1)
+    asked = Health(interval=0.0, timeout=0.0, retries=1, start_interval=0.0)
+    refined = effective.health(config(health=asked), image)
+    assert refined == Health(test=("CMD", "probe"), interval=9.0, retries=1)
     assert effective.health(config(health=Health(test=("NONE",))), image) is None
     assert effective.health(config(), IMAGE) is None
 
 
-def test_hosts_and_resolvers() -> None:
+def test_hosts_and_resolvers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etc_files, "_host_resolv_conf", lambda: "nameserver 9.9.9.9\n")
     sandbox = ASandbox(hosts=(("10.0.0.9", ("db", "d")),))
     hosts = etc_files.hosts(config(extra_hosts=("six:fd00::1",)), sandbox)
     assert {"10.0.0.9\tdb d", "fd00::1\tsix"} <= set(hosts.splitlines())
     assert etc_files.resolv_conf(config(), sandbox) == "nameserver 10.0.0.1\n"
     dns = Dns(nameservers=("1.2.3.4",), search=("a", "b"), options=("ndots:0",))
     assert etc_files.resolv_conf(config(dns=dns), sandbox) == "nameserver 1.2.3.4\nsearch a b\noptions ndots:0\n"
+    monkeypatch.setattr(etc_files, "_host_resolv_conf", lambda: "search old\n#\nsearch corp.example\noptions rotate\n")
+    assert etc_files.resolv_conf(config(), sandbox) == ("nameserver 10.0.0.1\nsearch corp.example\noptions rotate\n")
+    assert etc_files.resolv_conf(config(dns=Dns(search=(".",), options=("x",))), sandbox) == (
+        "nameserver 10.0.0.1\noptions x\n"
+    )
+
+
+def test_names_in_etc_hosts() -> None:
+    for given, names in (
+        ({"hostname": "web"}, ("web",)),
+        ({"hostname": "web", "domainname": "example.com"}, ("web.example.com", "web")),
+        ({"hostname": "web.example.com"}, ("web.example.com", "web")),
+        ({}, ("0123456789ab",)),
+    ):
+        assert effective.host_names("0123456789abcdef", config(**given)) == names

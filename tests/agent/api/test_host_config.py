@@ -95,6 +95,25 @@ def test_limits_and_rules() -> None:
     assert config(PidsLimit=-1).limits.pids == 0
 
 
+def test_options_whose_values_have_colons_and_ranges_of_ports() -> None:
+    profile = '{"defaultAction":"SCMP_ACT_ALLOW"}'
+    assert config(SecurityOpt=[f"seccomp={profile}"]).security.seccomp == profile
+    assert config(SecurityOpt=["no-new-privileges:true"]).security.no_new_privileges
+    bindings = {"80/tcp": [{"HostIp": "", "HostPort": "8000-8010"}]}
+    (port,) = config(PortBindings=bindings).ports
+    assert (port.host_port, port.host_port_end) == (8000, 8010)
+    assert host_config.bindings((port,)) == bindings
+
+
+def test_what_is_exposed_is_only_said() -> None:
+    body = {"ExposedPorts": {"80/sctp": {}, "90/TCP": {}}}
+    assert config(body).exposed == ("80/sctp", "90/tcp")
+
+
+def test_an_entrypoint_is_taken_away_by_an_empty_word() -> None:
+    assert [config({"Entrypoint": given}).entrypoint for given in ([""], "", None, ["x"])] == [(), (), None, ("x",)]
+
+
 def test_mounts_of_another_container_but_for_what_one_has_oneself() -> None:
     theirs = (BindMount(source="/x", target="/a"), TmpfsMount(target="/b"))
     other = ContainerState(
@@ -129,6 +148,11 @@ def test_networks() -> None:
         ({"Binds": ["/x:/y:nope"]}, "nope"),
         ({"Tmpfs": {"/t": "mode=9"}}, "octal"),
         ({"PortBindings": {"0/tcp": None}}, "0/tcp"),
+        ({"PortBindings": {"80/sctp": None}}, "only tcp and udp"),
+        ({"PortBindings": {"80/tcp": [{"HostPort": "9000-8000"}]}}, "'9000-8000'"),
+        ({"PortBindings": {"80/tcp": [{"HostPort": "70000"}]}}, "'70000'"),
+        ({"Mounts": [{"Type": "volume", "Source": "v", "Target": "/v"}]}, "there are no volumes yet"),
+        ({"VolumesFrom": ["gone"]}, "gone"),
         ({"VolumesFrom": ["x:q"]}, "ro or rw"),
         ({"ConsoleSize": [1]}, "ConsoleSize"),
     ],

@@ -1,3 +1,4 @@
+import os
 import socket
 from collections.abc import Iterator
 
@@ -32,7 +33,9 @@ def test_a_port_has_one_owner_until_it_is_let_go(ports: Ports, protocol: str) ->
 def test_another_programs_port_is_refused(ports: Ports) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(PortInUse, match=f"127.0.0.1:{port}/tcp cannot be published: address already in use"):
+        with pytest.raises(
+            PortInUse, match=f"127.0.0.1:{port}/tcp cannot be published: .* .process {os.getpid()}. has it"
+        ):
             ports.hold(local(port), "container web")
 
 
@@ -41,3 +44,19 @@ def test_what_can_never_be_published_is_invalid(ports: Ports) -> None:
         ports.hold(local(host_ip="::1"), "container web")
     with pytest.raises(Invalid, match="protocol sctp of port 80 is not tcp or udp"):
         ports.hold(local(protocol="sctp"), "container web")
+
+
+def test_any_free_port_of_a_range_will_do(ports: Ports) -> None:
+    first = ports.hold(local(), "container a").host_port
+    wanted = PortMapping(container_port=80, host_port=first, host_port_end=first + 1, host_ip="127.0.0.1")
+    second = ports.hold(wanted, "container b")
+    assert (second.host_port, second.host_port_end) == (first + 1, 0)
+    with pytest.raises(PortInUse, match=f"no port from {first} to {first + 1}/tcp is free"):
+        ports.hold(wanted, "container c")
+    ports.let_go(second)
+    assert ports.hold(wanted, "container c").host_port == first + 1
+
+
+def test_an_address_that_is_not_the_hosts_is_refused(ports: Ports) -> None:
+    with pytest.raises(Invalid, match="this host has no address 192"):
+        ports.hold(local(host_ip="192.0.2.1"), "container web")
