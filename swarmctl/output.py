@@ -115,6 +115,14 @@ def since(seconds: float) -> str:
     return f"{span(max(0, int(time.time() - seconds)))} ago"
 
 
+def times(created: int) -> dict[str, str]:
+    """The two columns of when something was made, in seconds of the epoch; 0: nobody knows."""
+    if not created:
+        return {"CreatedSince": "N/A", "CreatedAt": "N/A"}
+    at = time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(created))
+    return {"CreatedSince": since(created), "CreatedAt": at}
+
+
 def span(seconds: int) -> str:
     for unit, length, least in (("year", 31536000, 2), ("month", 2592000, 2), ("week", 604800, 2), ("day", 86400, 2)):
         if seconds >= least * length:

@@ -38,7 +38,9 @@ _OF_LOADS = {  # what is said of pulls, in the words for archives
 async def create(request: web.Request) -> web.StreamResponse:
     """Pull `fromImage`, or import a root file system: from the body, or from an address."""
     image, source = request.query.get("fromImage", ""), request.query.get("fromSrc", "")
-    if bool(image) == bool(source):
+    if image and source:
+        raise Invalid("query parameters fromImage and fromSrc can't both be given: one pulls, the other imports")
+    if not image and not source:
         raise Invalid("query parameter fromImage or fromSrc is required: what to pull, or where to import from")
     return await (_pull(request, image) if image else _import(request, source))
 
@@ -96,6 +98,7 @@ async def push(request: web.Request) -> web.StreamResponse:
     async def work(say: Say) -> None:
         say({"status": f"The push refers to repository [{name.repository}]"})
         for ref in refs:
+            image = engine.images.get(ref)  # which may have lost this name, or be gone, when it is pushed
             pushed = await push_image(
                 *(engine.images, engine.registries, Reference.parse(ref)),
                 wanted=wanted,
@@ -105,7 +108,7 @@ async def push(request: web.Request) -> web.StreamResponse:
             if pushed.instead:
                 note = f"Not all of its platforms are on this node: only that for {pushed.instead} was pushed"
                 say({"status": note})
-            moved(engine, "push", ref, engine.images.get(ref))
+            moved(engine, "push", ref, image)
             say({"status": f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}"})
             aux = {"Tag": pushed.tag, "Digest": pushed.digest, "Size": pushed.size}
             say({"progressDetail": {}, "aux": aux})
@@ -117,11 +120,12 @@ async def _import(request: web.Request, source: str) -> web.StreamResponse:
     engine, name = services(request).engine, given_name(request)
     config = changed(ImageConfig(), request.query.getall("changes", []))
     wanted, message = platform(request), request.query.get("message", "")
+    address = "" if source == "-" else _address(source)
 
     async def work(say: Say) -> None:
-        if source != "-":
+        if address:
             say({"status": f"Downloading from {source}"})
-        content = _content(request) if source == "-" else _downloaded(source)
+        content = _downloaded(source, address) if address else _content(request)
         refs = (str(name),) if name else ()
         image = await import_rootfs(engine.images, content, refs, config=config, message=message, platform=wanted)
         told(engine, "import", image, name.familiar if name else "")
@@ -135,10 +139,14 @@ async def _content(request: web.Request) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
-async def _downloaded(source: str) -> AsyncGenerator[bytes, None]:
+def _address(source: str) -> str:
     address = source if "://" in source else f"http://{source}"
     if not address.startswith(("http://", "https://")):
         raise Invalid(f"cannot import from {source}: use - for the body, or an address that begins with https://")
+    return address
+
+
+async def _downloaded(source: str, address: str) -> AsyncGenerator[bytes, None]:
     patience = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
     try:
         async with (

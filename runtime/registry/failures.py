@@ -112,7 +112,8 @@ def answer(status: int, headers: Mapping[str, str], body: bytes, subject: Subjec
             place = f" for {subject.repository}" if subject.repository else ""
             hint = "no such repository, or it is private" if subject.repository else "it serves nobody unknown"
             return Unauthorized(f"registry {host} wants a login{place} ({hint}): log in with swarmctl login {host}")
-        case 401 if not subject.repository:
+        # A token can be good and not be for this; where a password goes along each time, it is that.
+        case 401 if not subject.repository or headers.get("WWW-Authenticate", "").lower().startswith("basic"):
             text = f"registry {host} refused user {subject.username}: the username or password is wrong{said}"
             return Unauthorized(f"{text}; log in again with swarmctl login {host}")
         case 401 | 403:

@@ -117,20 +117,13 @@ def _rows(image: dict[str, Any], args: Args) -> Iterator[dict[str, Any]]:
     size = output.size(image["Size"])
     shared = {
         **{"ID": id, "Size": size, "VirtualSize": size, "SharedSize": "N/A", "UniqueSize": "N/A", "Containers": "N/A"},
-        **_times(image["Created"]),
+        **output.times(image["Created"]),
     }
     digests = dict(name.partition("@")[::2] for name in image.get("RepoDigests") or ())
     names = [split(name) for name in image.get("RepoTags") or ()]
     names += [(repo, _NONE) for repo in digests if repo not in {name for name, _ in names}]
     for repo, tag in names or [(_NONE, _NONE)]:
         yield {"Repository": repo, "Tag": tag, "Digest": digests.get(repo, _NONE), **shared}
-
-
-def _times(created: int) -> dict[str, str]:
-    if not created:
-        return {"CreatedSince": "N/A", "CreatedAt": "N/A"}
-    at = time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(created))
-    return {"CreatedSince": output.since(created), "CreatedAt": at}
 
 
 def tree(client: Client, args: Args) -> None:
@@ -182,7 +175,7 @@ def _step(step: dict[str, Any], args: Args) -> dict[str, Any]:
         command = f"{command[: _STEP - 1]}…"
     return {
         "ID": step["Id"] if args.no_trunc else step["Id"].removeprefix("sha256:")[:12],
-        "CreatedSince": _times(step["Created"])["CreatedSince"],
+        "CreatedSince": output.times(step["Created"])["CreatedSince"],
         "CreatedAt": _rfc3339(step["Created"]) if step["Created"] else "N/A",
         "CreatedBy": command,
         "Size": output.size(step["Size"]) if args.human else str(step["Size"]),

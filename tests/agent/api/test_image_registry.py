@@ -171,6 +171,9 @@ async def test_logins(api: Api, guarded: str) -> None:
     await emptied(api)
     async with api.http.post(f"http://d/images/create?fromImage={guarded}/secret:1") as response:
         assert guarded in (await response.text()) and response.status == 403
+    wrong = header(**good | {"password": "wrong"})
+    async with api.http.post(f"http://d/images/create?fromImage={guarded}/secret:1", headers=wrong) as response:
+        assert "username or password is wrong" in (await response.text())
     assert api.engine.images.disk_usage() == 0
     await said(api, f"/images/create?fromImage={guarded}/secret:1", **header(**good))
     assert len(await listed(api)) == 1
@@ -225,6 +228,16 @@ async def test_a_client_that_goes_ends_its_pull(api: Api, plain: str, proxy: Pro
         assert asyncio.get_running_loop().time() < deadline, left
         await asyncio.sleep(0.02)
     assert store.list() == [] and store.disk_usage() == 0
+
+
+async def test_a_name_that_goes_while_it_is_pushed_is_no_failure(api: Api, plain: str, proxy: Proxy) -> None:
+    await add(api, f"{proxy.host}/going:1", layers=(tar(entry("f", noise(2_000_000, 7))),))
+    async with api.http.post(f"http://d/images/{proxy.host}/going:1/push") as response:
+        assert b"The push refers" in await response.content.readline()
+        await api.call("DELETE", f"/images/{proxy.host}/going:1")
+        lines = [json.loads(line) for line in (await response.text()).splitlines()]
+    assert lines[-1]["aux"]["Tag"] == "1", lines[-1]
+    assert api.engine.images.list() == []
 
 
 async def test_two_pulls_at_once_fetch_a_layer_once(api: Api, plain: str, proxy: Proxy) -> None:

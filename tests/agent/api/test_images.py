@@ -272,6 +272,9 @@ async def test_damaged_archives_are_named(api: Api) -> None:
 async def test_an_import_from_where_nothing_is(api: Api) -> None:
     assert (await refused(api, "/images/create?fromSrc=http://127.0.0.1:1/x.tar")).endswith("connection refused")
     assert "no address" in await refused(api, "/images/create?fromSrc=http://nosuch.invalid/x.tar")
+    for source in ("ftp://127.0.0.1/x.tar", "-&fromImage=demo"):
+        async with api.http.post(f"http://d/images/create?fromSrc={source}") as response:
+            assert response.status == 400, source
 
 
 async def test_what_has_gone_from_the_disk_is_not_saved(api: Api) -> None:
