@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from typing import IO, Any
 
 
+_TAIL = 10  # lines of a step that has failed
+_TAIL_SIZE = 4096  # characters of them
+
+
 class Built:
     """What came of a build: the image's id, the names it has got, and what the daemon warned of."""
 
@@ -53,6 +57,23 @@ class Quiet:
     def write(self, text: str) -> None:
         self._out.write(text)
         self._out.flush()
+
+
+class Silent(Quiet):
+    """Shows nothing but the last lines of a step that has failed."""
+
+    def __init__(self, out: IO[str]) -> None:
+        super().__init__(out)
+        self._said: dict[int, str] = {}
+
+    def step(self, event: dict[str, Any]) -> None:
+        number, state = event["number"], event["state"]
+        if state == "output":
+            self._said[number] = (self._said.get(number, "") + event.get("data", ""))[-_TAIL_SIZE:]
+            return
+        lines = self._said.pop(number, "").splitlines()
+        if state == "failed":
+            self.write("".join(f"{line}\n" for line in lines[-_TAIL:]))
 
 
 class Raw(Quiet):

@@ -7,7 +7,7 @@ import time
 
 from swarmd.swarmctl import terminal
 from swarmd.swarmctl.build_output import PASSING
-from swarmd.swarmctl.build_progress import Built, Plain, Quiet, Raw
+from swarmd.swarmctl.build_progress import Built, Plain, Quiet, Raw, Silent
 from swarmd.swarmctl.client import Refusal
 from swarmd.swarmctl.jsontext import loads
 from swarmd.swarmctl.parser import Args
@@ -31,7 +31,7 @@ def display(args: Args) -> Quiet:
         from swarmd.swarmctl.build_screen import Screen
 
         return Screen(err)
-    kinds: dict[str, type[Quiet]] = {"quiet": Quiet, "rawjson": Raw}
+    kinds: dict[str, type[Quiet]] = {"quiet": Silent, "rawjson": Raw}
     return kinds.get(how, Plain)(err)
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from swarmd.runtime import signals
 from swarmd.runtime.build.dockerfile.instructions import Healthcheck
+from swarmd.runtime.build.faults import WrongWord
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.model import Health
@@ -32,14 +33,14 @@ def expose(config: ImageConfig, words: Iterable[str]) -> ImageConfig:
         first, dash, last = number.partition("-")
         numbers = range(_port(first, word), _port(last if dash else first, word) + 1)
         if protocol.lower() not in ("", "tcp", "udp", "sctp") or not numbers:
-            raise Invalid(f"EXPOSE {word}: give a port or a range, and tcp, udp or sctp: 80/tcp, 8000-8010")
+            raise WrongWord(f"EXPOSE {word}: give a port or a range, and tcp, udp or sctp: 80/tcp, 8000-8010", word)
         ports |= dict.fromkeys(f"{one}/{protocol.lower() or 'tcp'}" for one in numbers)
     return msgspec.structs.replace(config, exposed_ports=tuple(ports))
 
 
 def _port(text: str, word: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
-        raise Invalid(f"EXPOSE {word}: {text!r} is no port")
+        raise WrongWord(f"EXPOSE {word}: {text!r} is no port", word)
     return int(text)
 
 
@@ -78,7 +79,10 @@ def entrypoint(config: ImageConfig, words: Sequence[str], in_shell: bool, cmd_is
 
 
 def stop_signal(config: ImageConfig, name: str) -> ImageConfig:
-    signals.number_of(name)  # refused now, and not when a container is to stop
+    try:
+        signals.number_of(name)  # refused now, and not when a container is to stop
+    except Invalid as error:
+        raise WrongWord(str(error), name) from None
     return msgspec.structs.replace(config, stop_signal=name)
 
 

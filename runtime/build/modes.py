@@ -2,7 +2,7 @@
 
 import re
 
-from swarmd.runtime.errors import Invalid
+from swarmd.runtime.build.faults import WrongWord
 
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=][rwxXst]*)+)", re.ASCII)
 _ACTION = re.compile(r"([-+=])([rwxXst]*)", re.ASCII)
@@ -11,7 +11,7 @@ _WHAT = {"r": 0o444, "w": 0o222, "x": 0o111, "s": 0o6000, "t": 0o1000}
 
 
 def check(text: str) -> None:
-    """Raises Invalid for what is no mode."""
+    """Raises WrongWord for what is no mode."""
     changed(0, text, False)
 
 
@@ -22,7 +22,8 @@ def changed(mode: int, text: str, directory: bool) -> int:
     for clause in text.split(","):
         found = _CLAUSE.fullmatch(clause)
         if found is None:
-            raise Invalid(f"--chmod={text} is no mode: give an octal number like 755, or changes like u=rwX,go=rX")
+            why = f"--chmod={text} is no mode: give an octal number like 755, or changes like u=rwX,go=rX"
+            raise WrongWord(why, text)
         who = 0
         for letter in found[1].replace("a", "ugo") or "ugo":
             who |= _WHO[letter]

@@ -2,7 +2,7 @@
 
 import csv
 
-from swarmd.runtime.errors import Invalid
+from swarmd.runtime.build.faults import WrongWord
 from swarmd.runtime.model import Struct
 
 _KEYS = {
@@ -36,24 +36,25 @@ class RunMount(Struct, frozen=True):
 
 
 def parse(text: str) -> RunMount:
-    """Raises Invalid naming the option that is wrong, or missing."""
+    """Raises WrongWord naming the option that is wrong, or missing."""
     given: dict[str, str] = {}
     for field in next(csv.reader([text]), []):
         key, equals, value = field.partition("=")
         key = _ALIASES.get(key.strip().lower(), key.strip().lower())
         if not equals and key not in ("ro", "rw", "required"):
-            raise Invalid(f"--mount={text}: {field!r} is not of the form key=value")
+            raise WrongWord(f"--mount={text}: {field!r} is not of the form key=value", field)
         given[key] = value if equals else "true"
     kind = given.pop("type", "bind")
     if kind not in _KEYS:
-        raise Invalid(f"--mount={text}: type is one of {', '.join(_KEYS)}, not {kind!r}")
+        raise WrongWord(f"--mount={text}: type is one of {', '.join(_KEYS)}, not {kind!r}", kind)
     for key in given:
         if key not in _KEYS[kind] and not (kind == "bind" and key == "ro") and not (kind == "cache" and key == "rw"):
-            raise Invalid(f"--mount={text}: a {kind} mount has no {key}: it may have {', '.join(sorted(_KEYS[kind]))}")
+            allowed = ", ".join(sorted(_KEYS[kind]))
+            raise WrongWord(f"--mount={text}: a {kind} mount has no {key}: it may have {allowed}", key)
     if kind in ("bind", "cache", "tmpfs") and not given.get("target"):
-        raise Invalid(f"--mount={text}: a {kind} mount needs a target")
+        raise WrongWord(f"--mount={text}: a {kind} mount needs a target", text)
     if given.get("sharing", "shared") not in _SHARING:
-        raise Invalid(f"--mount={text}: sharing is {', '.join(_SHARING)}, not {given['sharing']!r}")
+        raise WrongWord(f"--mount={text}: sharing is {', '.join(_SHARING)}, not {given['sharing']!r}", given["sharing"])
     writable = _flag(given, "rw", text) if kind == "bind" else not _flag(given, "ro", text)
     return RunMount(
         type=kind,
@@ -75,7 +76,7 @@ def parse(text: str) -> RunMount:
 def _flag(given: dict[str, str], key: str, text: str) -> bool:
     value = given.get(key, "false").lower()
     if value not in ("true", "false", "1", "0"):
-        raise Invalid(f"--mount={text}: {key} is true or false, not {value!r}")
+        raise WrongWord(f"--mount={text}: {key} is true or false, not {value!r}", value)
     return value in ("true", "1")
 
 
@@ -83,7 +84,7 @@ def _number(value: str, base: int, key: str, text: str) -> int:
     try:
         return int(value, base)
     except ValueError:
-        raise Invalid(f"--mount={text}: {key} is a number, not {value!r}") from None
+        raise WrongWord(f"--mount={text}: {key} is a number, not {value!r}", value) from None
 
 
 def _size(value: str, text: str) -> int:
@@ -91,5 +92,5 @@ def _size(value: str, text: str) -> int:
     unit = plain[-1:] if plain[-1:] in _SIZES and not plain[-1:].isdigit() else ""
     number = plain[: len(plain) - len(unit)]
     if not number.isascii() or not number.isdigit():
-        raise Invalid(f"--mount={text}: size is a number of bytes like 64m, not {value!r}")
+        raise WrongWord(f"--mount={text}: size is a number of bytes like 64m, not {value!r}", value)
     return int(number) * _SIZES[unit]

@@ -10,9 +10,9 @@ from typing import Any
 
 from swarmd.runtime.build import agents, effects, mounts, trees
 from swarmd.runtime.build.dockerfile.instructions import Run
+from swarmd.runtime.build.faults import WrongWord
 from swarmd.runtime.build.interfaces import AnyStage
 from swarmd.runtime.build.mounts import RunMount
-from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.model import BindMount, ContainerConfig, Mount, Security, TmpfsMount
 
@@ -127,11 +127,11 @@ class Prepared:
     def _secret(self, mount: RunMount, found: list[Mount], env: dict[str, str]) -> None:
         id = mount.id or os.path.basename(mount.target)  # noqa: PTH119 (a path in the container)
         if not id:
-            raise Invalid("RUN --mount=type=secret needs an id or a target")
+            raise WrongWord("RUN --mount=type=secret needs an id or a target", "--mount=type=secret")
         content = self._run.build.request.secrets.get(id)
         if content is None:
             if mount.required:
-                raise Invalid(f"the secret {id} was not given: build with --secret id={id},src=FILE")
+                raise WrongWord(f"the secret {id} was not given: build with --secret id={id},src=FILE", id)
             return
         if mount.env:
             env[mount.env] = content.decode("utf-8", "surrogateescape")
@@ -145,7 +145,7 @@ class Prepared:
         socket = self._run.build.request.ssh.get(id)
         if socket is None:
             if mount.required:
-                raise Invalid(f"the SSH agent {id} was not given: build with --ssh {id}")
+                raise WrongWord(f"the SSH agent {id} was not given: build with --ssh {id}", id)
             return
         target = mount.target or f"{_AGENT}.{len([one for one in found if _AGENT in one.target])}"
         mode = 0o600 if mount.mode is None else mount.mode

@@ -18,13 +18,15 @@ import msgspec
 from swarmd.runtime.build import effects
 from swarmd.runtime.build.cache import Cache, Layer, Record
 from swarmd.runtime.build.dockerfile import DockerfileError, expand, parse, parse_line
-from swarmd.runtime.build.dockerfile.errors import near
-from swarmd.runtime.build.dockerfile.instructions import Copy, Dockerfile, Instruction, Run, Stage
+from swarmd.runtime.build.dockerfile.errors import near, placed
+from swarmd.runtime.build.dockerfile.instructions import Copy, Dockerfile, Run, Stage
+from swarmd.runtime.build.dockerfile.lines import Line
+from swarmd.runtime.build.faults import StepFailed, WrongWord
 from swarmd.runtime.build.imported import Look, imports
 from swarmd.runtime.build.named import Named
 from swarmd.runtime.build.request import Progress, Pull, Report, Request, Step
 from swarmd.runtime.build.snapshots import Snapshot, document, of_image
-from swarmd.runtime.build.stages import StageRun, StepFailed
+from swarmd.runtime.build.stages import StageRun
 from swarmd.runtime.build.trees import Tree
 from swarmd.runtime.build.variables import PREDEFINED, platform_values
 from swarmd.runtime.build.workshop import Keep, Workshop
@@ -158,14 +160,16 @@ class Build:
         run = StageRun(self, stage)
         # A step begins when it need not wait for another: what that one does is told by itself.
         await self._after(stage, stage.begin.image)
-        await self.performed(stage, (1, 1 + len(stage.instructions)), text, stage.begin, lambda heard: run.begin())
+        begin = stage.begin.line
+        await self.performed(stage, (1, 1 + len(stage.instructions)), text, begin, lambda heard: run.begin())
         triggers = [parse_line(line, f"ONBUILD of {stage.begin.image}") for line in run.take_triggers()]
         instructions = (*triggers, *stage.instructions)
         for place, one in enumerate(instructions, 2):
             of = place, 1 + len(instructions)
             if isinstance(one, Copy):
                 await self._after(stage, one.from_)
-            await self.performed(stage, of, one.line.text, one, partial(run.perform, one))
+            trigger = place < 2 + len(triggers)  # which stands in no line of this file
+            await self.performed(stage, of, one.line.text, begin if trigger else one.line, partial(run.perform, one))
         return msgspec.structs.replace(run.snapshot, args=tuple(run.args.items()))
 
     async def _after(self, stage: Stage, name: str) -> None:
@@ -177,10 +181,13 @@ class Build:
         stage: Stage,
         of: tuple[int, int],
         text: str,
-        instruction: Instruction,
+        line: Line,
         work: Callable[[Callable[[bytes, str], None]], Awaitable[bool]],
     ) -> None:
-        """Perform a step and tell of it. of: Step's place and places; work: returns whether the cache had it."""
+        """Perform a step and tell of it.
+
+        of: Step's place and places; line: that errors are about; work: returns whether the cache had it.
+        """
         self._number += 1
         name = stage.name if len(self.dockerfile.stages) > 1 else ""
         count = max(self._count, self._number)
@@ -199,11 +206,12 @@ class Build:
             raise
         except RuntimeFault as error:
             tell("failed")
-            line = instruction.line
-            source = self.request.dockerfile.removeprefix("\ufeff").split("\n")
-            shown = source[line.first - 1] if line.first <= len(source) else line.text
+            own = line.keyword == text.partition(" ")[0]
             code = error.code if isinstance(error, StepFailed) else 0
-            raise DockerfileError(self.dockerfile.file, line.first, str(error), source=shown, code=code) from error
+            word = error.word if isinstance(error, WrongWord) else ""
+            source = self.request.dockerfile.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+            why = str(error) if own else f"{error}; the image has this step with ONBUILD: {text}"
+            raise placed(self.dockerfile.file, source, (line.first, line.last), why, word, code) from error
         tell("cached" if cached else "done")
 
     # ------------------------------------------------------------ images

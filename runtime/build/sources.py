@@ -8,6 +8,7 @@ from typing import NamedTuple
 from swarmd.runtime.build import remotes
 from swarmd.runtime.build.dockerfile import expand
 from swarmd.runtime.build.dockerfile.instructions import Copy
+from swarmd.runtime.build.faults import WrongWord
 from swarmd.runtime.build.interfaces import AnyStage
 from swarmd.runtime.build.modes import check
 from swarmd.runtime.build.patterns import has_wildcard, matches
@@ -37,7 +38,7 @@ async def gather(run: AnyStage, one: Copy, place: Path) -> list[Batch]:
     whole = destination if destination.startswith("/") else f"{run.snapshot.config.workdir or '/'}/{destination}"
     several = len(sources) + len(one.contents) > 1
     if several and not destination.endswith(("/", "/.")) and destination != ".":
-        raise Invalid(f"{destination!r} has to end with a slash: several things are copied into it")
+        raise WrongWord(f"{destination!r} has to end with a slash: several things are copied into it", destination)
     choice = Choice((), whole, mode, one.parents, tuple(map(run.word, one.excludes)))
     batches: list[Batch] = []
     local = [source for source in sources if not (one.add and remotes.is_remote(source))]

@@ -24,6 +24,7 @@ from swarmd.runtime.build.dockerfile.instructions import (
     Value,
     Words,
 )
+from swarmd.runtime.build.faults import StepFailed, WrongWord
 from swarmd.runtime.build.interfaces import AnyBuild
 from swarmd.runtime.build.running import Prepared, command_of, prepare
 from swarmd.runtime.build.snapshots import Snapshot, timestamp
@@ -64,7 +65,7 @@ class StageRun:
                 self.snapshot = await build.base(name, self.snapshot.platform)
             except RuntimeFault as error:
                 if hint := self._stage_hint(name):
-                    raise RuntimeFault(f"{error}; {hint}") from None
+                    raise WrongWord(f"{error}; {hint}", name) from None
                 raise
         if "PATH" not in self.values():  # so that ENV PATH=/more:$PATH is what it looks like
             config = effects.env(self.snapshot.config, {"PATH": DEFAULT_PATH})
@@ -107,7 +108,7 @@ class StageRun:
     def _global(self, text: str) -> str:
         name = expand(text, self.build.globals, self.build.dockerfile.escape)
         if not name:
-            raise Invalid(f"FROM {text} comes to nothing: give the argument a default, or --build-arg")
+            raise WrongWord(f"FROM {text} comes to nothing: give the argument a default, or --build-arg", text)
         return name
 
     def _declare(self, one: Arg) -> None:
@@ -208,9 +209,11 @@ class StageRun:
     async def _run(self, one: Run, heard: Heard) -> bool:
         build, before = self.build, self.snapshot
         if one.insecure and "security.insecure" not in build.request.allowed:
-            raise Invalid("RUN --security=insecure is not allowed: build with --allow security.insecure")
+            flag = "--security=insecure"
+            raise WrongWord(f"RUN {flag} is not allowed: build with --allow security.insecure", flag)
         if one.network == "host" and "network.host" not in build.request.allowed and build.request.network != "host":
-            raise Invalid("RUN --network=host is not allowed: build with --allow network.host")
+            flag = "--network=host"
+            raise WrongWord(f"RUN {flag} is not allowed: build with --allow network.host", flag)
         env = self.environment()
         argv = command_of(one, before.config)
         async with AsyncExitStack() as held:
@@ -265,12 +268,13 @@ class StageRun:
             layers = found.paths(build.images.layers)
             return await build.workshop.tree(layers, paths, f"stage {earlier.name}", follow=follow)
         if build.dockerfile.stage(name) and not build.named.has(name):
-            raise Invalid(f"stage {name} comes later, or is this one: only stages before this one can be copied from")
+            why = "comes later, or is this one: only stages before this one can be copied from"
+            raise WrongWord(f"stage {name} {why}", name)
         try:
             found = await build.base(name, self.snapshot.platform)
         except RuntimeFault as error:
             hint = self._stage_hint(name) or "there is no such stage before this one"
-            raise RuntimeFault(f"{error}; {hint}") from None
+            raise WrongWord(f"{error}; {hint}", name) from None
         layers = found.paths(build.images.layers)
         return await build.workshop.tree(layers, paths, f"image {name}", follow=follow)
 
@@ -291,11 +295,3 @@ class StageRun:
 
     async def _found(self, key: str) -> Record | None:
         return None if self._fresh else await self.build.found(key)
-
-
-class StepFailed(RuntimeFault):
-    """code: how the command ended."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from swarmd.runtime.build.faults import WrongWord
 from swarmd.runtime.build.modes import changed
 from swarmd.runtime.build.patterns import BadPattern, has_wildcard, leaving_out, matches
 from swarmd.runtime.errors import Invalid
@@ -151,7 +152,7 @@ def _matching(tree: Tree, source: str, *, follow: bool) -> Iterator[tuple[str, s
     if not has_wildcard(plain):
         path = tree.resolved(plain)
         if path and path not in tree.entries:
-            raise Invalid(f"{source!r} is not in {tree.name}{_hint(tree, plain)}")
+            raise WrongWord(f"{source!r} is not in {tree.name}{_hint(tree, source, plain)}", source)
         yield source, path
         return
     for path in tree.entries:
@@ -159,7 +160,9 @@ def _matching(tree: Tree, source: str, *, follow: bool) -> Iterator[tuple[str, s
             yield source, tree.resolved(path) if follow else path
 
 
-def _hint(tree: Tree, path: str) -> str:
+def _hint(tree: Tree, source: str, path: str) -> str:
+    if source.startswith("../"):
+        return ": what is above it is not sent to a build"
     file, left_out = tree.left_out
     if pattern := file and left_out(path):
         return f": {file} leaves it out with {pattern!r}"
@@ -182,7 +185,7 @@ def _placed(
     top = tree.entries.get(path)
     if top is not None and top.kind == "l" and not parents:
         if (target := tree.followed(top)) is None:
-            raise Invalid(f"{path!r} in {tree.name} is a link to {top.link!r}, which is not there")
+            raise WrongWord(f"{path!r} in {tree.name} is a link to {top.link!r}, which is not there", source)
         top = target
     if top is None or top.kind == "d":
         if top is not None and base:

@@ -198,6 +198,28 @@ async def test_scratch(builder: Builds) -> None:
     assert await builder.shows(image, "echo from scratch") == "from scratch\n"
 
 
+async def test_what_a_step_finds_wrong_is_marked(builder: Builds) -> None:
+    for text, line, word in {
+        ("FROM busybox\nCOPY a \\\n  nothing f /x/\n", 3, "nothing"),
+        ("FROM busybox\nCOPY f /x/f\nCOPY x f /x/\n", 3, "x"),
+        ("FROM busybox\nCOPY a f /x\n", 2, "/x"),
+        ("FROM busybox\nRUN --mount=type=secret,id=k,required x\n", 2, "k"),
+        ("FROM busybox\nWORKDIR /a/${X:?not given}\n", 2, "${X:?not given}"),
+        ("FROM busybox\nSTOPSIGNAL SIGNOT\n", 2, "SIGNOT"),
+        ("FROM busybox\nEXPOSE 80 99999/tcp\n", 2, "99999/tcp"),
+        ("FROM busybox\nCOPY --chmod=9 f /f\n", 2, "9"),
+        ("FROM ${NO}\n", 1, "${NO}"),
+    }:
+        with pytest.raises(DockerfileError) as found:
+            await builder.build(text, {"a": b"1", "f": b"2"})
+        assert (found.value.line, found.value.word) == (line, word), found.value
+    await builder.build("FROM busybox\nONBUILD COPY gone /f\n", refs=("base",))
+    with pytest.raises(
+        DockerfileError, match=r"Dockerfile:2: 'gone' .* the image has this step with ONBUILD: COPY gone"
+    ):
+        await builder.build("# one\nFROM base\n")
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -318,6 +318,10 @@ def test_a_failure_is_the_daemons_sentence_and_its_code(build: Builds, tmp_path:
     build.events = [step(1, "started"), step(1, "failed"), {"errorDetail": {"code": 7, "message": said}, "error": said}]
     failed = build.run("build", "--iidfile", str(tmp_path / "id"), str(build.place), code=7)
     assert failed.err.endswith(f"#1 ERROR\n\nswarmctl: {said}\n") and not (tmp_path / "id").exists()
+    lines = "".join(f"line {n}\n" for n in range(20))
+    build.events[1:1] = [step(1, "output", data=lines[:30]), step(1, "output", data=lines[30:])]
+    quiet = build.run("build", "-q", str(build.place), code=7).err.splitlines()
+    assert quiet[:10] == [f"line {n}" for n in range(10, 20)] and quiet[10] == f"swarmctl: {said.splitlines()[0]}"
     build.events = IMAGE
     build.run("build", "--iidfile", str(tmp_path / "id"), str(build.place))
     assert (tmp_path / "id").read_text() == ID

@@ -1,6 +1,7 @@
 """What is wrong with a Dockerfile, and where."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from swarmd.runtime.errors import Invalid
@@ -16,8 +17,7 @@ class DockerfileError(Invalid):
     def __init__(self, file: str, line: int, why: str, word: str = "", source: str = "", code: int = 0) -> None:
         super().__init__(f"{file}:{line}: {why}")
         self.file, self.line, self.why, self.word, self.source, self.code = file, line, why, word, source, code
-        at = source.find(word) if word else len(source) - len(source.lstrip())
-        self.column = max(at, 0) + 1
+        self.column = (_found(source, word) if word in source and word else len(source) - len(source.lstrip())) + 1
 
     def shown(self) -> str:
         """The sentence, and the line with a mark under the word."""
@@ -28,6 +28,23 @@ class DockerfileError(Invalid):
         mark = before + "^" * max(1, len(self.word or self.source.strip()))
         number = f"{self.line:>5} | "
         return f"{self}\n{number}{self.source}\n{' ' * (len(number) - 2)}| {mark}"
+
+
+def _found(source: str, word: str) -> int:
+    """Where a word that is in a line begins, rather than where it is a part of another."""
+    alone = re.search(rf"(?<![\w./-]){re.escape(word)}(?![\w./-])", source)
+    return alone.start() if alone else source.find(word)
+
+
+def placed(
+    file: str, source: Sequence[str], lines: tuple[int, int], why: str, word: str = "", code: int = 0
+) -> DockerfileError:
+    """On the line that has the word, if one of the instruction's first to last has. source: the file's lines."""
+    first, last = lines
+    for number in range(first, min(last, len(source)) + 1):
+        if word and word in source[number - 1]:
+            return DockerfileError(file, number, why, word, source[number - 1], code)
+    return DockerfileError(file, first, why, "", source[first - 1] if first <= len(source) else "", code)
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ ${v/p/w} ${v//p/w}   v with the first, or every, match of p replaced by w
 import re
 from collections.abc import Mapping, MutableSet
 
-from swarmd.runtime.errors import Invalid
+from swarmd.runtime.build.faults import WrongWord
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-]")
 _IN_DOUBLE = '"$'  # what an escape takes its meaning from between double quotes, besides itself
@@ -24,7 +24,7 @@ def expand(
     quotes: bool = True,
     used: MutableSet[str] | None = None,
 ) -> str:
-    """A word with its variables' values. Raises Invalid for one that does not end, or that ${v:?} asks for.
+    """A word with its variables' values. Raises WrongWord for one that does not end, or that ${v:?} asks for.
 
     quotes: they are taken away, with escapes, as in the words of instructions; without, all but variables and escaped
     dollars stays, as in heredocs.  used: gets the names of the variables that were looked up.
@@ -43,7 +43,7 @@ class _Expansion:
         depth: int = 0,
     ) -> None:
         if depth > _DEEPEST:
-            raise Invalid(f"{text[:80]!r} nests variables more than {_DEEPEST} deep")
+            raise WrongWord(f"{text[:80]!r} nests variables more than {_DEEPEST} deep", text)
         self._text, self._values, self._escape, self._quotes, self._used = text, values, escape, quotes, used
         self._depth, self._at = depth, 0
 
@@ -55,7 +55,7 @@ class _Expansion:
             if character == "'" and self._quotes:
                 end = text.find("'", self._at + 1)
                 if end < 0:
-                    raise Invalid(f"a single quote in {text!r} is not closed")
+                    raise WrongWord(f"a single quote in {text!r} is not closed", text)
                 out.append(text[self._at + 1 : end])
                 self._at = end + 1
             elif character == '"' and self._quotes:
@@ -86,7 +86,7 @@ class _Expansion:
                 character = text[self._at]
             out.append(character)
             self._at += 1
-        raise Invalid(f"a double quote in {text!r} is not closed")
+        raise WrongWord(f"a double quote in {text!r} is not closed", text)
 
     def _escaped(self) -> str:
         following = self._text[self._at + 1 : self._at + 2]
@@ -124,12 +124,12 @@ class _Expansion:
                 if not depth:
                     return at
             at += 1
-        raise Invalid(f"a brace in {text!r} is not closed")
+        raise WrongWord(f"a brace in {text!r} is not closed", text)
 
     def _braced(self, inner: str) -> str:
         match = _NAME.match(inner)
         if match is None:
-            raise Invalid(f"${{{inner}}} names no variable")
+            raise WrongWord(f"${{{inner}}} names no variable", f"${{{inner}}}")
         name, rest = match[0], inner[match.end() :]
         value = self._value(name)
         if not rest:
@@ -144,9 +144,9 @@ class _Expansion:
         if operator == "?":
             if there:
                 return value or ""
-            raise Invalid(f"variable {name}: {self._inner(argument) or 'not set'}")
+            raise WrongWord(f"variable {name}: {self._inner(argument) or 'not set'}", f"${{{inner}}}")
         if colon or operator not in ("#", "%", "/"):
-            raise Invalid(f"${{{inner}}} has a modifier that is not known: {rest[:2]!r}")
+            raise WrongWord(f"${{{inner}}} has a modifier that is not known: {rest[:2]!r}", f"${{{inner}}}")
         doubled = argument.startswith(operator)
         argument = argument[1:] if doubled else argument
         if operator == "/":

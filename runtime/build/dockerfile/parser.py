@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from swarmd.runtime.build.dockerfile import words
 from swarmd.runtime.build.dockerfile.checks import warnings_of
-from swarmd.runtime.build.dockerfile.errors import DockerfileError, near
+from swarmd.runtime.build.dockerfile.errors import DockerfileError, near, placed
 from swarmd.runtime.build.dockerfile.instructions import (
     Arg,
     Argument,
@@ -24,8 +24,8 @@ from swarmd.runtime.build.dockerfile.instructions import (
 )
 from swarmd.runtime.build.dockerfile.lines import Heredoc, Line, Lines
 from swarmd.runtime.build.dockerfile.references import wrong_references
+from swarmd.runtime.build.faults import WrongWord
 from swarmd.runtime.build.mounts import parse as parse_mount
-from swarmd.runtime.errors import Invalid
 
 _STAGE = re.compile(r"[a-z][a-z0-9._-]*", re.IGNORECASE | re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -93,11 +93,7 @@ class _Reader:
         self._lines, self._file, self._escape = lines, file, lines.escape
 
     def error(self, line: Line, why: str, word: str = "") -> DockerfileError:
-        """On the physical line that has the word, if one of the instruction's has."""
-        for number in range(line.first, line.last + 1):
-            if word and word in self._lines.source[number - 1]:
-                return DockerfileError(self._file, number, why, word, self._lines.source[number - 1])
-        return DockerfileError(self._file, line.first, why, "", self._lines.source[line.first - 1])
+        return placed(self._file, self._lines.source, (line.first, line.last), why, word)
 
     def instruction(self, line: Line) -> Instruction:
         read = _READERS.get(line.keyword)
@@ -125,7 +121,7 @@ class _Reader:
                 raise self.error(line, "RUN --device can't be given: no step of a build gets devices", "--device")
             if name not in known:
                 allowed = f": it may have {', '.join(f'--{flag}' for flag in known)}" if known else _NO_FLAGS
-                why = near(name, known) or allowed
+                why = near(f"--{name}", [f"--{flag}" for flag in known]) or allowed
                 raise self.error(line, f"{line.keyword} has no flag --{name}{why}", f"--{name}")
             if value is None and name not in _SWITCHES:
                 raise self.error(line, f"--{name} needs a value: --{name}=...", f"--{name}")
@@ -192,8 +188,8 @@ class _Reader:
             return
         try:
             parse_mount(text)
-        except Invalid as error:
-            raise self.error(line, str(error), text) from None
+        except WrongWord as error:
+            raise self.error(line, str(error), error.word) from None
 
     def copy(self, line: Line) -> Copy:
         add = line.keyword == "ADD"

@@ -82,7 +82,7 @@ def test_health_checks() -> None:
         ("", 1, "there is no FROM"),
         ("RUN x", 1, "RUN stands before the first FROM"),
         ("FROM a\nFORM b", 2, "unknown instruction FORM: did you mean FROM"),
-        ("FROM a\nCOPY --form=b x y", 2, "COPY has no flag --form: did you mean from"),
+        ("FROM a\nCOPY --form=b x y", 2, "COPY has no flag --form: did you mean --from"),
         ("FROM a\nCOPY x", 2, "a source and a destination"),
         ("FROM a\nRUN", 2, "RUN needs a command"),
         ("FROM a\nENV A=1 B", 2, "'B' is not name=value"),
@@ -98,7 +98,7 @@ def test_health_checks() -> None:
         ("# escape=x\nFROM a", 1, "escape character"),
         ("# escape=`\n# escape=`\nFROM a", 2, "twice"),
         ("FROM a\nRUN --network=hots x", 2, "not 'hots'"),
-        ("FROM a\nRUN a \\\n  && b\n\nCOPY --chwon=1 x y", 5, "did you mean chown"),
+        ("FROM a\nRUN a \\\n  && b\n\nCOPY --chwon=1 x y", 5, "did you mean --chown"),
         ("FROM a\nCMD [1]", 2, "no string"),
         ("FROM a\nCMD --help", 2, "CMD has no flag --help"),
         ("FROM a\nRUN --device=x y", 2, "no step of a build gets devices"),
@@ -119,6 +119,11 @@ def test_an_error_shows_the_line_and_marks_the_word() -> None:
     with pytest.raises(DockerfileError) as found:
         parse("FROM a\nCOPY --form=b x y")
     assert found.value.shown().splitlines()[1:] == ["    2 | COPY --form=b x y", "      |      ^^^^^^"]
+    with pytest.raises(DockerfileError) as found:
+        parse("FROM a\nRUN x \\\n --mount=type=y\nRUN --mount=type=bind,target=/x \\\n  --mount=type=cache,taget=/y z")
+    assert found.value.shown().splitlines()[1:] == [
+        *("    5 |   --mount=type=cache,taget=/y z", "      |                      ^^^^^"),
+    ]
 
 
 VALUES = {"a": "one", "empty": "", "path": "/usr/local/bin", "dots": "a.b.c"}
