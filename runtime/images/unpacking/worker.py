@@ -89,9 +89,11 @@ def answer(job: jobs.Job) -> jobs.Answer:
     except RuntimeFault as error:
         return jobs.Failed(kind="other", message=str(error))
     except OSError as error:
-        kind: jobs.FailedKind = "exhausted" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "other"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            todo = "free space on it, or remove images with `image prune`"
+            return jobs.Failed(kind="exhausted", message=f"the disk of the images is full ({error.strerror}): {todo}")
         what = shown(os.fsdecode(error.filename)) if error.filename else about
-        return jobs.Failed(kind=kind, message=f"the layer {about} can't be worked on: {what}: {error.strerror}")
+        return jobs.Failed(kind="other", message=f"the layer {about} can't be worked on: {what}: {error.strerror}")
     except MemoryError:
         return jobs.Failed(kind="exhausted", message=f"there is not enough memory for the layer {about}")
 
