@@ -28,6 +28,7 @@ else:  # without the enumerations, for which module `re` would be loaded
 
 # What a user's terminal or a supervisor sends; not what a process does to itself.
 _PASSED_ON = (SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGCONT)
+_PATIENCE = 3  # times that one asks a program to end before one leaves it alone
 
 
 class Session:
@@ -100,12 +101,17 @@ class Signals:
     """While it is entered, `act` is called with the number of each of these signals that comes.
 
     In a thread: the main thread may be in the middle of a read.  at_once: act, with 0, before any has come, too.
+    left: a sentence for who has asked three times to end, which is then done.
     """
 
-    def __init__(self, numbers: tuple[int, ...], act: Callable[[int], None], *, at_once: bool = False) -> None:
+    def __init__(
+        self, numbers: tuple[int, ...], act: Callable[[int], None], *, at_once: bool = False, left: str = ""
+    ) -> None:
         self._numbers = numbers
         self._act = act
         self._at_once = at_once
+        self._left = left
+        self._asked = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
@@ -116,7 +122,7 @@ class Signals:
         self._arrived: SimpleQueue[int] = SimpleQueue()
         start_new_thread(self._work, ())
         for number in self._numbers:
-            self._before[number] = signal(number, lambda got, frame: self._arrived.put(got))
+            self._before[number] = signal(number, lambda got, frame: self._came(got))
         if self._at_once:
             self._act(0)
 
@@ -125,6 +131,13 @@ class Signals:
             signal(number, handler)
         if self._before:
             self._arrived.put(0)
+
+    def _came(self, number: int) -> None:
+        """In the main thread, whatever it is doing."""
+        self._asked += number in (SIGINT, SIGTERM)
+        if self._left and self._asked >= _PATIENCE:
+            raise Refusal(self._left, code=130)
+        self._arrived.put(number)
 
     def _work(self) -> None:
         while number := self._arrived.get():
@@ -156,4 +169,5 @@ def signals_to(client: Client, container: str, wanted: bool) -> Signals:
         except Refusal:
             pass  # it may have ended already
 
-    return Signals(_PASSED_ON if wanted else (), send)
+    left = f"left it running, as it does not heed the signal: 'swarmctl kill {container[:12]}' ends it"
+    return Signals(_PASSED_ON if wanted else (), send, left=left)

@@ -89,7 +89,8 @@ async def _create_overlay(request: web.Request, spec: pb.NetworkSpec) -> str:
 
 
 async def _create_bridge(request: web.Request, spec: pb.NetworkSpec) -> str:
-    for name, asked in (("Attachable", spec.attachable), ("Ingress", spec.ingress), ("Options", bool(spec.options))):
+    # Attachable is what a bridge always is.
+    for name, asked in (("Ingress", spec.ingress), ("Options", bool(spec.options))):
         if asked:
             raise Invalid(f"field {name} is not supported for a network with the driver {spec.driver}")
     if len(spec.ipam) > 1 or any(pool.ip_range for pool in spec.ipam):

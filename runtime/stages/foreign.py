@@ -40,7 +40,9 @@ class Foreign:
         self._write_bundle(self._find_user(root))
         listener = self._listen() if self._config["process"]["terminal"] else None
         console = ["--console-socket", f"../{_CONSOLE}"] if listener else []  # it changes into the bundle
-        self._call("create", "--bundle", "bundle", "--pid-file", "oci.pid", *console, self._id, stdio=stdio)
+        self._call(
+            "create", "--bundle", "bundle", "--pid-file", f"{self._directory}/oci.pid", *console, self._id, stdio=stdio
+        )
         master = self._receive(listener) if listener else -1
         pid = int(files.read_bytes("oci.pid"))
         self._call("start", self._id)
@@ -87,7 +89,9 @@ class Foreign:
         return answer
 
     def _call(self, *words: str, stdio: list[int] | None = None) -> None:
-        command = [self._program, "--root", "oci", "--log", "oci.log", "--log-format", "json", *words]
+        # crun looks for all it is told of in the bundle, runc where it was called.
+        here = self._directory
+        command = [self._program, "--root", f"{here}/oci", "--log", f"{here}/oci.log", "--log-format", "json", *words]
         pid = os.fork()
         if not pid:
             nowhere = os.open("/dev/null", os.O_RDWR)

@@ -56,6 +56,18 @@ async def test_what_it_says_when_it_fails(host: Host) -> None:
         await host.engine.start(id)
 
 
+@pytest.mark.skipif(not shutil.which("crun"), reason="crun is not installed")
+async def test_crun_too(host: Host) -> None:
+    id = await host.make("sh", "-c", "exit 7", runtime="crun")
+    try:
+        await host.engine.start(id)
+    except StartError as error:
+        if "hybrid mode" in str(error):  # of cgroups: it said what this host has that it can't do with
+            return
+        raise
+    assert (await host.engine.wait(id)).code == 7
+
+
 async def test_what_it_can_not_do_is_refused(host: Host) -> None:
     with pytest.raises(Invalid, match="runtime nosuch is not on this host"):
         await host.make("true", runtime="nosuch")

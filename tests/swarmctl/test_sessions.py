@@ -181,6 +181,23 @@ def test_signals_go_to_the_container(daemon: Daemon) -> None:
     assert daemon.said("POST /containers/c1/kill")[0].query == {"signal": "INT"}
 
 
+def test_one_that_does_not_heed_signals_can_be_left(daemon: Daemon) -> None:
+    over = threading.Event()
+    Program(daemon, lambda request: (over.wait(10), None)[1])
+    daemon.answers["POST /containers/{}/kill"] = 204
+    process = subprocess.Popen([*_WORDS, f"unix://{daemon.socket}", "run", "demo"], stderr=subprocess.PIPE)
+    wait_until(lambda: bool(daemon.said("POST /containers/c1/start")), lambda: daemon.asked)
+    for count in (1, 2):
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: len(daemon.said("POST /containers/c1/kill")) == count, lambda: daemon.asked)  # noqa: B023
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=15)
+    assert (process.returncode, said.splitlines()[-1]) == (
+        *(130, b"swarmctl: left it running, as it does not heed the signal: 'swarmctl kill c1' ends it"),
+    )
+    over.set()
+
+
 def test_without_sig_proxy_an_interrupt_ends_only_the_command(daemon: Daemon) -> None:
     over = threading.Event()
     program = Program(daemon, lambda request: (over.wait(10), None)[1])
