@@ -25,6 +25,8 @@ from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.container_files import Place
 from swarmd.runtime.errors import Conflict, NotFound, RuntimeFault, StartError
 from swarmd.runtime.exec import Command, Exec, ExecResult, begin, execute, start_once
+from swarmd.runtime.images.config import ImageConfig
+from swarmd.runtime.images.image import passing
 from swarmd.runtime.launch import FindPeer, Host
 from swarmd.runtime.model import (
     ContainerConfig,
@@ -40,7 +42,7 @@ from swarmd.runtime.model import (
     ProbeResult,
 )
 from swarmd.runtime.network.values import NetworkInfo
-from swarmd.runtime.ports import Sandbox
+from swarmd.runtime.ports import Image, Sandbox
 from swarmd.runtime.records import BEFORE_THE_CRASH, Directory, Record, Run
 from swarmd.runtime.spawner_client import readable
 from swarmd.runtime.stages import files
@@ -299,7 +301,7 @@ class Container:
             if not self.running:
                 self._observe(False, restarting=False)
                 return
-            image = self._host.images.get(self.state.image_id)
+            image = self._image()
             grace = self.state.config.stop_timeout if timeout is None else timeout
             asked = number or effective.stop_signal(self.state.config, image)
             self._publish("kill", signal=str(int(asked)))
@@ -528,7 +530,14 @@ class Container:
     def _probe(self) -> Health | None:
         if not self.running:
             return None
-        return effective.health(self.state.config, self._host.images.get(self.state.image_id))
+        return effective.health(self.state.config, self._image())
+
+    def _image(self) -> Image:
+        """One that says nothing where there is none any more: of a build that was cut off, or damaged on the disk."""
+        try:
+            return self._host.images.get(self.state.image_id)
+        except NotFound:
+            return passing(ImageConfig(), ())
 
     async def _watch_health(self, probe: Health) -> None:
         began = self.state.started

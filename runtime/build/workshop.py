@@ -29,7 +29,7 @@ from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.image import passing
 from swarmd.runtime.images.manifests import OCI_LAYER_GZIP, Descriptor
 from swarmd.runtime.images.store import ImageStore, Lease, in_thread
-from swarmd.runtime.model import ContainerConfig, ContainerState, Exit, LogConfig, LogEntry
+from swarmd.runtime.model import ContainerConfig, ContainerState, Exit, Health, LogConfig, LogEntry
 from swarmd.runtime.sizes import tree_size
 from swarmd.runtime.spawner_client import Spawner
 
@@ -144,6 +144,7 @@ class Workshop:
                 config,
                 image=id,
                 annotations={**config.annotations, BUILD: "1"},
+                health=Health(test=("NONE",)),  # the image's is for what it is to run in the end
                 log=LogConfig(driver="json-file", max_size=_LARGEST_LOG, max_file=2),
             )
             container = await self._containers.create(config, f"build-{secrets.token_hex(6)}")

@@ -135,3 +135,35 @@ def test_an_end_while_the_daemon_is_away_is_known_afterwards(daemon: Daemon) -> 
     assert daemon.said("wait", "web") == "7\n"
     assert daemon.said("logs", "web") == "late\n"
     assert daemon.said("inspect", "-f", "{{.State.Pid}}", "kept") == kept
+
+
+BUILD = """\
+FROM busybox
+HEALTHCHECK CMD ["touch", "/probed"]
+RUN echo first > /first
+RUN --mount=type=secret,id=key --mount=type=cache,target=/cache \\
+    cat /run/secrets/key > /cache/begun; until test -e /cache/go; do sleep 0.05; done; test ! -e /probed
+"""
+
+
+def test_a_build_that_was_going_on_leaves_nothing_and_begins_where_it_was(daemon: Daemon, tmp_path: Path) -> None:
+    place = tmp_path / "context"
+    place.mkdir()
+    (place / "Dockerfile").write_text(BUILD)
+    (tmp_path / "key").write_text("h1dden")
+    words = [sys.executable, "-m", "swarmd.swarmctl.main", "-H", f"unix://{daemon.socket}", "build", "--progress"]
+    words += ["plain", "-t", "made", "--secret", f"id=key,src={tmp_path}/key", str(place)]
+    mounts = tmp_path / "data/builds/mounts"
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as build:
+        until("the step", lambda: [*mounts.glob("*/tree/begun")])
+        daemon.kill()
+        _, said = build.communicate(timeout=PATIENCE)
+    assert build.returncode == 1 and "hung up in the middle of an answer" in said
+    daemon.start()
+    assert daemon.said("ps", "-aq") == "" and daemon.said("images", "-q", "made") == ""
+    assert [path.name for path in (tmp_path / "data/builds/work").iterdir()] == ["empty"]
+    assert not [*(tmp_path / "run/builds").iterdir()]
+    next(mounts.glob("*/tree")).joinpath("go").touch()
+    again = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count(" CACHED\n") == 1
