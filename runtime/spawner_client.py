@@ -25,31 +25,35 @@ _PROGRAM = "import sys; sys.path.append(sys.argv.pop(1)); from swarmd.runtime.st
 class Spawner:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
+        self._starts: socket.socket | None = None
+        self._others: socket.socket | None = None
 
     def start(self) -> None:
         """Start the process; called once before the daemon has threads, and again when it is found dead."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-S", "-E", "-c", _PROGRAM, str(_LIBRARY), str(theirs.fileno())]
+        starts, others = (socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
+        theirs = [pair[1].fileno() for pair in (starts, others)]
+        command = [sys.executable, "-S", "-E", "-c", _PROGRAM, str(_LIBRARY), *map(str, theirs)]
         interpreter = syscalls.read_only_copy(sys.executable)
         self._process = subprocess.Popen(
             command,
             executable=f"/proc/self/fd/{interpreter}",
-            pass_fds=[theirs.fileno(), interpreter],
+            pass_fds=[*theirs, interpreter],
             stdin=subprocess.DEVNULL,
             cwd="/",
         )
         os.close(interpreter)
-        theirs.close()
-        self._socket = ours
+        for pair in (starts, others):
+            pair[1].close()
+        self._starts, self._others = starts[0], others[0]
 
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
     def close(self) -> None:
-        if self._socket and self._process:
-            self._socket.close()
+        if self._starts and self._others and self._process:
+            self._starts.close()
+            self._others.close()
             self._process.wait(10)
 
     async def ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
@@ -75,9 +79,10 @@ class Spawner:
         data = json.dumps(request).encode()
         for last in (False, True):
             try:
-                assert self._socket is not None, "start() comes first"
+                to = self._starts if request["op"] == "start" else self._others
+                assert to is not None, "start() comes first"
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-                self._socket.sendmsg([data], rights)
+                to.sendmsg([data], rights)
                 return
             except (BrokenPipeError, ConnectionResetError):
                 if last:

@@ -18,16 +18,10 @@ from swarmd.runtime.effective import arguments, capabilities, environment, hostn
 from swarmd.runtime.model import ContainerConfig, ImageMount, Mount, TmpfsMount
 from swarmd.runtime.ports import Image, Sandbox
 from swarmd.runtime.resources import resources
+from swarmd.runtime.stages import trees
 from swarmd.runtime.stages.privileges import CAPABILITIES
 from swarmd.runtime.userns import UserNamespace
 
-_MASKED = (
-    *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
-    *("/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"),
-    *("/sys/devices/virtual/powercap", "/sys/firmware"),
-)
-_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-_SHM_SIZE = 64 * 1024 * 1024
 # A network namespace has nobody else's ports to protect.
 _NET_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
 
@@ -100,34 +94,25 @@ def _process(id: str, config: ContainerConfig, image: Image) -> dict[str, Any]:
 
 
 def _system_mounts(config: ContainerConfig) -> list[dict[str, Any]]:
-    plain = ["nosuid", "noexec", "nodev"]
     access = "rw" if config.security.privileged else "ro"
-    # Each device in it is a mount of its own, see stages/mounts.py.
-    dev = ["nosuid", "mode=755", "size=65536k", *([] if _own_nodes(config) else ["nodev"])]
-    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
-    shared = config.namespaces.ipc == "host"
     found = [
-        {"destination": "/proc", "type": "proc", "source": "proc", "options": plain},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": dev},
-        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
-        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*plain, access]},
-        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*plain, access]},
-        _plain("/dev/mqueue", "mqueue", plain),
+        trees.PROC,
+        trees.device_entry(nodev=not _own_nodes(config)),
+        trees.TERMINALS,
+        trees.entry("sysfs", "/sys", access),
+        trees.entry("cgroup", "/sys/fs/cgroup", access),
+        trees.QUEUES,
     ]
     taken = {os.path.normpath(mount.target) for mount in config.mounts}
     if config.namespaces.ipc != "none" and "/dev/shm" not in taken:
-        size = f"size={config.shm_size or _SHM_SIZE}"
-        found.append(_bind("/dev/shm") if shared else _plain("/dev/shm", "tmpfs", [*plain, "mode=1777", size]))
+        size = config.shm_size or trees.SHM_SIZE
+        found.append(_bind("/dev/shm") if config.namespaces.ipc == "host" else trees.shared_memory_entry(size))
     return found
 
 
 def _own_nodes(config: ContainerConfig) -> bool:
     """Whether nodes that it makes itself are devices: it was given more than those that are bound in place."""
     return config.security.privileged or bool(config.device_rules)
-
-
-def _plain(destination: str, kind: str, options: list[str]) -> dict[str, Any]:
-    return {"destination": destination, "type": kind, "source": kind, "options": options}
 
 
 def _bind(path: str) -> dict[str, Any]:
@@ -179,8 +164,8 @@ def _linux(config: ContainerConfig, given: Given) -> dict[str, Any]:
         "namespaces": _namespaces(config, given),
         "cgroupsPath": given.cgroup_path,
         "sysctl": (_NET_SYSCTLS if own_network else {}) | config.sysctls,
-        "maskedPaths": list(masked if masked is not None else _MASKED if covered else ()),
-        "readonlyPaths": list(read_only if read_only is not None else _READ_ONLY if covered else ()),
+        "maskedPaths": list(masked if masked is not None else trees.MASKED if covered else ()),
+        "readonlyPaths": list(read_only if read_only is not None else trees.READ_ONLY if covered else ()),
         "devices": devices.nodes(config),
         "resources": resources(config.limits, devices.rules(config, cdi.rules(given.device_edits))),
     }

@@ -24,29 +24,30 @@ import socket
 import termios
 from typing import Any, NoReturn
 
-from swarmd.runtime.stages import files, hooks, mounts, namespaces, overlays, privileges, syscalls
+from swarmd.runtime.stages import files, hooks, mounts, namespaces, overlays, privileges, syscalls, trees
 from swarmd.runtime.stages.privileges import Identity, StepError
 
-_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-_LINKS = {
-    "/dev/fd": "/proc/self/fd",
-    "/dev/stdin": "/proc/self/fd/0",
-    "/dev/stdout": "/proc/self/fd/1",
-    "/dev/stderr": "/proc/self/fd/2",
-    "/dev/ptmx": "pts/ptmx",
-}
+
+class Made:
+    """What is there before the start: kinds of namespaces, and trees of mounts. See stages/ahead.py."""
+
+    def __init__(self, namespaces: set[str], found: list[trees.Tree]) -> None:
+        self.namespaces, self.trees = namespaces, found
 
 
 class Init:
     """What the steps hand on to one another; `config` is the OCI config."""
 
-    def __init__(self, directory: str, config: dict[str, Any], stdio: list[int], channel: socket.socket) -> None:
-        self.directory, self.config, self.stdio, self.channel = directory, config, stdio, channel
+    def __init__(
+        self, directory: str, config: dict[str, Any], stdio: list[int], channel: socket.socket, made: Made | None
+    ) -> None:
+        self.directory, self.config, self.stdio, self.channel, self.made = directory, config, stdio, channel, made
         self.process: dict[str, Any] = config["process"]
         self.linux: dict[str, Any] = config["linux"]
         self.annotations: dict[str, str] = config.get("annotations", {})
         self.cgroup: list[str] = json.loads(self.annotations.get("swarmd.cgroup.procs", "[]"))
         self.root = -1
+        self.attached: list[trees.Tree] = []
         self.user_namespace = -1
         self.shared_memory = -1
         self.gate = -1  # a FIFO: the program is to wait for its start
@@ -82,7 +83,7 @@ def seccomp_profile(init: Init) -> None:
 
 
 def join_namespaces(init: Init) -> None:
-    namespaces.enter(init.linux)
+    namespaces.enter(init.linux, init.made.namespaces if init.made else ())
     init.shared_memory = namespaces.borrow_shared_memory(init.linux)
 
 
@@ -112,8 +113,22 @@ def root_filesystem(init: Init) -> None:
         init.root = mounts.onto_itself(place)
 
 
+def usual_trees(init: Init) -> None:
+    """Made as the host's root: what belongs to the root of a user namespace is made by the steps below."""
+    if init.made and init.user_namespace < 0:
+        init.attached = [tree for tree in init.made.trees if tree.fits(init.config)]
+        for tree in init.attached:
+            tree.attach(init.root)
+
+
+def _is_there(init: Init, path: str) -> bool:
+    return any(tree.holds(path) for tree in init.attached)
+
+
 def mount(init: Init) -> None:
     for entry in init.config.get("mounts", []):
+        if _is_there(init, entry["destination"]):
+            continue
         if entry.get("type") == "cgroup":
             mounts.cgroups(init.root, entry, init.cgroup)
         elif entry["destination"] == "/dev/shm" and init.shared_memory >= 0:
@@ -123,38 +138,42 @@ def mount(init: Init) -> None:
 
 
 def devices(init: Init) -> None:
-    """The host's own nodes, bound one by one: the file systems around them are nodev, so mknod gives no device."""
-    for path in (f"/dev/{name}" for name in _DEVICES):
-        fd = syscalls.open_tree(path, False)
-        mounts.attach(fd, init.root, path)
-        os.close(fd)
+    if not _is_there(init, "/dev"):
+        dev = mounts.open_or_make(init.root, "/dev", directory=True)
+        trees.add_devices(dev)
+        os.close(dev)
     for device in init.linux.get("devices", []):
-        if device["path"].removeprefix("/dev/") not in _DEVICES:
+        if device["path"].removeprefix("/dev/") not in trees.DEVICES:
             mounts.device(init.root, device, namespaces.root_of(init.linux))
-    dev = syscalls.open_beneath(init.root, "/dev", os.O_PATH | os.O_DIRECTORY)
-    for link, target in _LINKS.items():
-        with contextlib.suppress(FileExistsError):
-            os.symlink(target, link.rpartition("/")[2], dir_fd=dev)
-    os.close(dev)
 
 
 def sysctls(init: Init) -> None:
+    # By the host's /proc: whose settings these are is a question of our namespaces, and there they can be written.
+    settings = os.open("/proc/sys", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for name, value in init.linux.get("sysctl", {}).items():
-        path = f"/proc/sys/{name.replace('.', '/')}"
-        fd = syscalls.open_beneath(init.root, path, os.O_WRONLY)
+        fd = syscalls.open_within(settings, name.replace(".", "/"), os.O_WRONLY)
         try:
             os.write(fd, value.encode())
         except OSError as error:
             raise OSError(error.errno, error.strerror, f"{name}={value}") from None
         finally:
             os.close(fd)
+    os.close(settings)
 
 
 def cover_paths(init: Init) -> None:
     for path in init.linux.get("readonlyPaths", []):
-        mounts.make_read_only(init.root, path)
+        if not _is_there(init, path):
+            mounts.make_read_only(init.root, path)
     for path in init.linux.get("maskedPaths", []):
-        mounts.mask(init.root, path)
+        if not _is_there(init, path):
+            mounts.mask(init.root, path)
+
+
+def keeper(init: Init) -> None:
+    """One that was there before the start has begun before its keeper had looked whether it is to be."""
+    if init.made and not init.channel.recv(64):
+        os._exit(125)
 
 
 def terminal(init: Init) -> None:
@@ -276,10 +295,12 @@ STEPS = (
     keyring,
     hostname,
     root_filesystem,
+    usual_trees,
     mount,
     devices,
     sysctls,
     cover_paths,
+    keeper,
     outer_hooks,
     terminal,
     gate,
@@ -294,10 +315,12 @@ STEPS = (
 )
 
 
-def run(directory: str, config: dict[str, Any], stdio: list[int], channel: socket.socket) -> NoReturn:
+def run(
+    directory: str, config: dict[str, Any], stdio: list[int], channel: socket.socket, made: Made | None = None
+) -> NoReturn:
     """Become the container's program; ends the process either way."""
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    init = Init(directory, config, stdio, channel)
+    init = Init(directory, config, stdio, channel, made)
     if "swarmd.gate" not in init.annotations:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     step = STEPS[0]

@@ -227,6 +227,7 @@ def mask(root: int, path: str) -> None:
         fd = syscalls.new_filesystem("tmpfs", [("size", "0")], syscalls.ATTR_RDONLY)
     else:
         fd = syscalls.open_tree("/dev/null", False)
+        syscalls.set_mount_attributes(fd, 0, syscalls.PROPAGATION["private"], False, path)
     syscalls.move_mount(fd, place, path)
     os.close(fd)
     os.close(place)

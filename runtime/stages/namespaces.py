@@ -13,6 +13,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Collection
 from typing import Any
 
 from swarmd.runtime.stages import files, syscalls
@@ -48,9 +49,13 @@ def after_fork() -> None:
     os.close(fd)
 
 
-def enter(linux: dict[str, Any]) -> None:
-    """Join what has a path, then make the others at once; the cgroup namespace's root is the cgroup of this moment."""
-    wanted = {kind: path for kind, path in _wanted(linux).items() if kind in _FLAGS and kind not in _BEFORE_FORK}
+def enter(linux: dict[str, Any], made: Collection[str] = ()) -> None:
+    """Join what has a path, then make the others at once; the cgroup namespace's root is the cgroup of this moment.
+
+    made: the kinds that this process has made already.
+    """
+    before = {*_BEFORE_FORK, *made}
+    wanted = {kind: path for kind, path in _wanted(linux).items() if kind in _FLAGS and kind not in before}
     for kind, path in wanted.items():
         if path:
             _enter_one(kind, path)

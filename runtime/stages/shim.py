@@ -8,41 +8,31 @@ that finds no shim and no exit.json knows that the shim was killed.
     exit.json   {"code", "at", "oom_killed", "error"}
 """
 
-import gc
 import json
 import os
 import select
-import signal
 import socket
 import time
 from typing import Any, NoReturn
 
 from swarmd.runtime.stages import files, hooks, init, namespaces, syscalls
+from swarmd.runtime.stages.ahead import Ahead
 from swarmd.runtime.stages.foreign import Foreign
 from swarmd.runtime.stages.jsonlog import Lines, Log, NoLog
 from swarmd.runtime.stages.privileges import StepError
 from swarmd.runtime.stages.streams import Client, Door, Pump
 
 
-def run(directory: str, clients: list[Client], reply: int) -> NoReturn:
+def run(directory: str, clients: list[Client], reply: int, ahead: Ahead) -> NoReturn:
     """Keep one container until it has ended; the answer to the start goes to the descriptor reply.
 
-    clients: attached before the program's first byte.
+    clients: attached before the program's first byte; ahead: what is there already, and has begun.
     """
     try:
-        _Shim(directory, clients, reply).run()
+        _Shim(directory, clients, reply, ahead).run()
     except Exception as error:
         _answer(reply, {"error": f"shim: {error}", "exit_code": 125})
     os._exit(0)
-
-
-def warm() -> None:
-    """Do beforehand what can be, and what copies the memory shared with the spawner that a start writes to."""
-    # Nothing here makes cycles, and a collection would write to every page shared with the spawner.
-    gc.disable()
-    syscalls.set_title("swarmd-spawner")
-    of_a_size = [*map(str, range(2000))]  # of what a config.json takes
-    json.loads(files.dump_json({"boot": files.boot_id(), "start": files.start_time(os.getpid()), "more": of_a_size}))
 
 
 def _answer(reply: int, value: dict[str, Any]) -> None:
@@ -53,8 +43,8 @@ def _answer(reply: int, value: dict[str, Any]) -> None:
 
 
 class _Shim:
-    def __init__(self, directory: str, clients: list[Client], reply: int) -> None:
-        self._directory, self._clients, self._reply = directory, clients, reply
+    def __init__(self, directory: str, clients: list[Client], reply: int, ahead: Ahead) -> None:
+        self._directory, self._clients, self._reply, self._ahead = directory, clients, reply, ahead
         self._config: dict[str, Any] = json.loads(files.read_bytes(f"{directory}/config.json"))
         self._annotations: dict[str, str] = self._config["annotations"]
         self._record: dict[str, Any] = {
@@ -62,30 +52,25 @@ class _Shim:
             "shim": os.getpid(),
             "shim_start": files.start_time(os.getpid()),
         }
-        self._readers: dict[int, str] = {}
-        self._theirs: list[int] = []
-        self._stdin = -1
+        self._theirs = ahead.stdio.theirs(self._config)
+        self._stdin, self._readers = ahead.stdio.ours(self._config)
 
     def run(self) -> None:
         os.setsid()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         syscalls.set_title(f"swarmd-shim {self._directory.rpartition('/')[2][:12]}")
         self._save_record()
         if self._abandoned():
             return
-        self._open_streams()
         program = self._annotations.get("swarmd.runtime")
         foreign = Foreign(program, self._directory, self._config) if program else None
+        self._ahead.proceed()
+        log = self._log()  # while init does its steps
         if foreign:
             pid, failure = self._start_foreign(foreign)
-            log = self._log()
         else:
-            pid, channel = self._fork_init()
-            log = self._log()  # while init does its steps
-            failure = self._follow_init(channel, pid)
-            channel.close()
-        for fd in set(self._theirs):
-            os.close(fd)
+            begun = (self._ahead.channel, self._ahead.pid) if self._ahead.pid else self._fork_init()
+            pid, failure = self._follow_init(*begun)
+        self._ahead.stdio.close({self._stdin, *self._readers})
         pump = self._pump(log)
         if failure is None:
             self._record |= {"pid": pid, "pid_start": files.start_time(pid), "started": time.time_ns()}
@@ -118,21 +103,8 @@ class _Shim:
         # Not synced: after a crash of the host its pids mean nothing.
         files.replace(f"{self._directory}/run.json", files.dump_json(self._record), durable=False)
 
-    def _open_streams(self) -> None:
-        if self._config["process"].get("terminal"):
-            return
-        if self._annotations.get("swarmd.stdin"):
-            stdin, self._stdin = os.pipe()
-        else:
-            stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self._theirs.append(stdin)
-        for stream in ("stdout", "stderr"):
-            reader, writer = os.pipe()
-            self._readers[reader] = stream
-            self._theirs.append(writer)
-
-    def _fork_init(self) -> tuple[int, socket.socket]:
-        """Return the pid of our own init, and the socket to follow it by."""
+    def _fork_init(self) -> tuple[socket.socket, int]:
+        """Return the socket to follow our own init by, and its pid."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         namespaces.before_fork(self._config["linux"])
         pid = os.fork()
@@ -141,7 +113,7 @@ class _Shim:
             init.run(self._directory, self._config, self._theirs, theirs)
         namespaces.after_fork()
         theirs.close()
-        return pid, ours
+        return ours, pid
 
     def _start_foreign(self, foreign: Foreign) -> tuple[int, dict[str, Any] | None]:
         try:
@@ -152,18 +124,25 @@ class _Shim:
             self._readers[terminal] = "stdout"
         return pid, None
 
-    def _follow_init(self, channel: socket.socket, pid: int) -> dict[str, Any] | None:
-        """Return None once the program runs, else what stopped it."""
+    def _follow_init(self, channel: socket.socket, pid: int) -> tuple[int, dict[str, Any] | None]:
+        """Return the pid of the one that becomes the program, and None once it has, else what stopped it."""
         while True:
-            data, fds, _, _ = socket.recv_fds(channel, 65536, 1)
+            try:
+                data, fds, _, _ = socket.recv_fds(channel, 65536, 1)
+            except ConnectionResetError:  # it ended without hearing that it may proceed; what it said comes now
+                continue
             if not data:
-                return None
+                channel.close()
+                return pid, None
             message: dict[str, Any] = json.loads(data)
             if "error" in message:
-                return message
+                return pid, message
+            if "other" in message:
+                os.waitpid(pid, 0)
+                return self._follow_init(*self._fork_init())
             if "hooks" in message:
                 if failure := self._run_hooks(pid):
-                    return failure
+                    return pid, failure
                 channel.send(b"{}")
                 continue
             self._readers[fds[0]] = "stdout"

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 CLONE_NEWTIME = 0x00000080
@@ -183,6 +184,15 @@ def leave_keyring() -> None:
 
 def close_from(first: int) -> None:
     _syscall(f"fd {first}", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+
+
+def close_all_but(fds: Iterable[int]) -> None:
+    """Close all descriptors but these and the standard streams."""
+    last = 2
+    for fd in sorted(fds):
+        os.closerange(last + 1, fd)
+        last = fd
+    close_from(last + 1)
 
 
 def open_beneath(root: int, path: str, flags: int, mode: int = 0) -> int:

@@ -16,10 +16,13 @@ DEADLINE = 10.0  # s
 def test_what_the_daemon_starts_is_not_spared_as_the_daemon_is() -> None:
     """deploy/systemd/swarmd.service gives the daemon -500; the spawner, whose children shims and containers are, 0."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    program = f"from swarmd.runtime.stages.spawner import main; import sys; sys.argv = ['', '{its.fileno()}']; main()"
+    more, of_it = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    fds = [its.fileno(), of_it.fileno()]
+    program = f"from swarmd.runtime.stages.spawner import main; import sys; sys.argv[1:] = {fds}; main()"
     command = ["choom", "-n", "-500", "--", sys.executable, "-c", program]
-    with ours, its, subprocess.Popen(command, pass_fds=[its.fileno()]) as spawner:
+    with ours, its, more, of_it, subprocess.Popen(command, pass_fds=fds) as spawner:
         its.close()
+        of_it.close()
         end = time.monotonic() + DEADLINE
         process = Path(f"/proc/{spawner.pid}")
         while (seen := told(process)) != ("swarmd-spawner", "0"):
