@@ -1,7 +1,7 @@
 """Turns what a container is asked to be, and what its run was given on this host, into an OCI config.json.
 
-It is complete: another OCI runtime runs it too.  What the specification has no place for, and our own runtime makes use
-of, stands in `annotations` under "swarmd.": the image's layers, the cgroup's files, the user by name (only the
+It is complete for the runtime that is to run it.  What the specification has no place for, and our own runtime makes
+use of, stands in `annotations` under "swarmd.": the image's layers, the cgroup's files, the user by name (only the
 container's own passwd file can resolve it), the compiled seccomp filter, the log.
 """
 
@@ -172,7 +172,8 @@ def _linux(config: ContainerConfig, given: Given) -> dict[str, Any]:
     shared = {"shared", "rshared"} & {getattr(mount, "propagation", "") for mount in config.mounts}
     linux |= {"rootfsPropagation": "shared"} if shared else {}
     linux |= {"uidMappings": given.user.mapping(), "gidMappings": given.user.mapping()} if given.user else {}
-    linux |= {"seccomp": given.seccomp} if given.seccomp else {}
+    # Our own init takes the compiled filter; to read this would take it longer than all the rest.
+    linux |= {"seccomp": given.seccomp} if given.seccomp and given.runtime else {}
     clocks = {"monotonic": config.namespaces.monotonic, "boottime": config.namespaces.boottime}
     if _times(config):
         linux["timeOffsets"] = {clock: _offset(ahead) for clock, ahead in clocks.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 _PAUSE = 0.002
 
 
-def write(file: Path, *values: str | int) -> None:
+def write(file: Path | str, *values: str | int) -> None:
     """One write call for each, as the kernel wants it."""
     fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC | os.O_TRUNC)
     value: str | int = ""

@@ -16,6 +16,7 @@ from swarmd.runtime.cgroups.interface import BLKIO, PERIOD_US, Stats, Transferre
 from swarmd.runtime.errors import Conflict, Invalid, NotFound, Unsupported
 from swarmd.runtime.model import DeviceLimit, DeviceRule, Limits
 from swarmd.runtime.resources import device_number
+from swarmd.runtime.stages.files import read_bytes
 
 CONTROLLERS = ("freezer", "cpu", "cpuacct", "memory", "pids", "devices", "blkio", "cpuset")
 _RATES = (
@@ -93,7 +94,7 @@ class Cgroup:
     def procs_files(self) -> list[str]:
         # `tasks`: a single thread that moves itself need not wait for the kernel's lock on all forks of the host, which
         # takes about 10 ms; and those that enter here have a single thread.
-        return [str(directory / "tasks") for directory in dict.fromkeys(self.directories.values())]
+        return [f"{directory}/tasks" for directory in dict.fromkeys(self.directories.values())]
 
     def pids(self) -> list[int]:
         return files.pids(self.directories["freezer"])
@@ -130,11 +131,11 @@ class Cgroup:
         cpuset = self._directory("cpuset", "the set of CPUs", asked)
         if cpuset is None:
             return
-        _fill_cpuset(cpuset.parent)
+        above = _filled_cpuset(cpuset.parent)
         # A group takes no process before it has processors and memory nodes.
         for name, value in (("cpuset.cpus", limits.cpuset_cpus), ("cpuset.mems", limits.cpuset_mems)):
             try:
-                files.write(cpuset / name, value or _held(cpuset.parent / name))
+                files.write(f"{cpuset}/{name}", value or above[name])
             except OSError as error:
                 if not value:
                     raise
@@ -188,9 +189,9 @@ class Cgroup:
 
     def restrict_devices(self, rules: Sequence[DeviceRule]) -> None:
         if devices := self.directories.get("devices"):
-            files.write(devices / "devices.deny", "a")
+            files.write(f"{devices}/devices.deny", "a")
             for allow, some in groupby(rules, lambda rule: rule.allow):
-                files.write(devices / ("devices.allow" if allow else "devices.deny"), *map(_device_text, some))
+                files.write(f"{devices}/devices.{'allow' if allow else 'deny'}", *map(_device_text, some))
 
     def freeze(self, timeout: float = 10.0) -> None:
         if not self._freeze(timeout):
@@ -277,13 +278,15 @@ class Cgroup:
         return self.directories.get(controller)
 
 
-def _fill_cpuset(directory: Path) -> None:
-    """Give a group, and those above it, what the one above it has: a new one has nothing."""
-    if _held(directory / "cpuset.cpus") and _held(directory / "cpuset.mems"):
-        return
-    _fill_cpuset(directory.parent)
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        files.write(directory / name, _held(directory.parent / name))
+def _filled_cpuset(directory: Path) -> dict[str, str]:
+    """What a group has, after it was given, with those above it, what the one above it has: a new one has nothing."""
+    held = {name: _held(f"{directory}/{name}") for name in ("cpuset.cpus", "cpuset.mems")}
+    if all(held.values()):
+        return held
+    above = _filled_cpuset(directory.parent)
+    for name, value in above.items():
+        files.write(f"{directory}/{name}", value)
+    return above
 
 
 def _numbered(limits: Sequence[DeviceLimit]) -> list[tuple[int, int, int]]:
@@ -291,8 +294,8 @@ def _numbered(limits: Sequence[DeviceLimit]) -> list[tuple[int, int, int]]:
     return [(*device_number(limit.path), limit.value) for limit in limits]
 
 
-def _held(file: Path) -> str:
-    return file.read_text().strip()
+def _held(file: str) -> str:
+    return read_bytes(file, 4096).decode().strip()
 
 
 def _numbers(file: Path) -> tuple[int, ...]:

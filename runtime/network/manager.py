@@ -26,7 +26,7 @@ from swarmd.runtime.model import ContainerConfig, NetworkRequest, NetworkState, 
 from swarmd.runtime.network import overlay, ruleset
 from swarmd.runtime.network.dns import DnsServer, host_resolvers
 from swarmd.runtime.network.ipam import Pool, mac_of
-from swarmd.runtime.network.netns import READY, Kernel
+from swarmd.runtime.network.netns import Kernel
 from swarmd.runtime.network.ports import Ports
 from swarmd.runtime.network.ruleset import Balanced, BridgeRule
 from swarmd.runtime.network.values import Attachment, NetworkInfo, Overlay, OverlayState, Record, Sandbox
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 SUBNETS = (*(f"172.{n}.0.0/16" for n in range(17, 32)), *(f"192.168.{n}.0/20" for n in range(0, 256, 16)))
 INGRESS = "an ingress port of the cluster"
+QUIET = 0.05  # s
 LETTERS = string.ascii_lowercase + string.digits
 
 
@@ -354,11 +355,19 @@ class NetworkManager:
         while True:
             self._refill.clear()
             try:
-                for _ in range(READY):
-                    await self._kernel.run(self._kernel.fill)
+                while await self._kernel.run(self._kernel.fill):
+                    pass
             except OSError as error:  # an attach will meet the same refusal, and say so to who asked
                 log.warning("no network namespaces kept ready: %s", error)
             await self._refill.wait()
+            await self._quiet()
+
+    async def _quiet(self) -> None:
+        """Wait until nothing has been attached for a moment: what starts has better use for the processors."""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self._refill.clear()
+                await asyncio.wait_for(self._refill.wait(), QUIET)
 
     # ------------------------------------------------------------ the cluster's networks
 

@@ -69,10 +69,11 @@ class Kernel:
         if libc.setns(self._host, CLONE_NEWNET) < 0:
             os.abort()
 
-    def fill(self) -> None:
-        """Off the hot path: keep namespaces ready, with loopback up."""
+    def fill(self) -> bool:
+        """Off the hot path: make a namespace ready, with loopback up; return whether there are to be more."""
         if len(self._ready) < READY:
             self._ready.append(self._make())
+        return len(self._ready) < READY
 
     def _make(self) -> int:
         check(libc.unshare(CLONE_NEWNET), "cannot make a network namespace")

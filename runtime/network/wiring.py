@@ -81,8 +81,9 @@ class Wiring:
         try:
             for attachment in record.attachments:
                 self._wire_one(attachment, fd)
-            with self.kernel.inside(fd), Netlink() as inner:
-                configure(inner, record, record.attachments)
+            if record.attachments:
+                with self.kernel.inside(fd), Netlink() as inner:
+                    configure(inner, record, record.attachments)
         finally:
             os.close(fd)
         text = ruleset.ports("add", self.table, port_rules(record))

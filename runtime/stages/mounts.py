@@ -105,35 +105,30 @@ def cgroups(root: int, mount: dict[str, Any], procs: list[str]) -> None:
     attributes, _, _ = parse_options(mount.get("options", []))
     directories = [os.path.dirname(path) for path in procs]
     if len(directories) == 1:
-        place = open_or_make(root, target, directory=True)
-        _show(directories[0], place, target, attributes)
-        os.close(place)
+        fd = syscalls.open_tree(directories[0], False)
+        syscalls.set_mount_attributes(fd, attributes, syscalls.PROPAGATION["private"], False, directories[0])
+        attach(fd, root, target)
+        os.close(fd)
         return
     top = syscalls.new_filesystem("tmpfs", [("mode", "755"), ("size", "64k")], attributes & ~syscalls.ATTR_RDONLY)
     attach(top, root, target)
     for directory in directories:
         controllers = os.path.basename(_mount_point(directory))
         os.mkdir(controllers, 0o755, dir_fd=top)
-        place = os.open(controllers, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
-        _show(directory, place, f"{target}/{controllers}", attributes)
-        os.close(place)
+        fd = syscalls.open_tree(directory, False)
+        syscalls.move_mount_to(fd, top, controllers)  # nobody else is in there yet
+        os.close(fd)
         for alias in controllers.split(",") if "," in controllers else ():
             os.symlink(controllers, alias, dir_fd=top)
-    syscalls.set_mount_attributes(top, attributes, 0, False, target)
+    # All at once; nobody but us sees them before.
+    syscalls.set_mount_attributes(top, attributes, syscalls.PROPAGATION["private"], True, target)
     os.close(top)
-
-
-def _show(directory: str, place: int, target: str, attributes: int) -> None:
-    fd = syscalls.open_tree(directory, False)
-    syscalls.set_mount_attributes(fd, attributes, syscalls.PROPAGATION["private"], False, directory)
-    syscalls.move_mount(fd, place, target)
-    os.close(fd)
 
 
 def _mount_point(path: str) -> str:
     """Where the hierarchy of a cgroup is mounted: above it is another file system."""
     device = os.stat(path).st_dev
-    while path != "/" and os.stat(above := os.path.dirname(path)).st_dev == device:
+    while path != "/" and os.stat(above := path.rpartition("/")[0] or "/").st_dev == device:
         path = above
     return path
 

@@ -57,6 +57,8 @@ CAPABILITIES = (
     "CAP_BPF",
     "CAP_CHECKPOINT_RESTORE",
 )
+# Those that there are to give: this host's swarmd may lack some, and an older kernel does not know them all.
+_HELD = tuple(number for number in range(len(CAPABILITIES)) if syscalls.has_capability(number))
 _FILE_LIMIT = 1 << 20
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -146,11 +148,8 @@ def become(process: dict[str, Any], identity: Identity, seccomp: bytes) -> None:
         capability_mask(sets.get(name) or [])
         for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
     )
-    held = 0
-    for number in range(len(CAPABILITIES)):
-        if not syscalls.has_capability(number):
-            continue  # this host's swarmd lacks it, or this kernel
-        held |= 1 << number
+    held = sum(1 << number for number in _HELD)
+    for number in _HELD:
         if not bounding >> number & 1:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
     syscalls.clear_ambient()

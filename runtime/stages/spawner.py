@@ -161,8 +161,8 @@ def _stand_by(fds: list[int]) -> None:
     # Nothing here makes cycles, and a collection would write to every page shared with the spawner.
     gc.disable()
     syscalls.set_title("swarmd-spawner")
-    of_a_size = [*map(str, range(2000))]  # of what a config.json takes
-    json.loads(files.dump_json({"boot": files.boot_id(), "start": files.start_time(os.getpid()), "more": of_a_size}))
+    files.boot_id()
+    files.start_time(os.getpid())
 
 
 def _receive(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -7,10 +7,10 @@ go through their libc functions.
 
 import ctypes
 import errno
+import functools
 import os
 import struct
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
@@ -51,20 +51,17 @@ _PR_CAP_AMBIENT_RAISE = 2
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
 
-_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
-_CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
-_KEYCTL = {"aarch64": 219}.get(os.uname().machine, 250)
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
 _OPEN_TREE_CLONE = 1
 _AT_RECURSIVE = 0x8000
 _AT_EMPTY_PATH = 0x1000
 _AT_FDCWD = -100
+_MOVE_MOUNT_FROM_EMPTY = 0x4
 _MOVE_MOUNT_BOTH_EMPTY = 0x4 | 0x40
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 0x02, 0x08, 0x10
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
 _mount, _umount2, _pivot_root = _libc.mount, _libc.umount2, _libc.pivot_root
 _unshare, _setns, _prctl, _capset = _libc.unshare, _libc.setns, _libc.prctl, _libc.capset
 _setfsuid, _setfsgid = _libc.setfsuid, _libc.setfsgid
@@ -79,10 +76,24 @@ def _checked(result: int, path: str) -> int:
     return result
 
 
-def _syscall(path: str, number: int, *arguments: int | bytes | None) -> int:
-    # A variadic call would pass a plain Python int as 32 bits.
-    wide: list[Any] = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return _checked(_libc.syscall(ctypes.c_long(number), *wide), path)
+def _declared(number: int, kinds: str) -> Callable[[str, *tuple[int | bytes | None, ...]], int]:
+    """A system call that libc has no function for; kinds: i for each number it takes, p for each pointer.
+
+    Declared, as each call of syscall(2) would have to be told what it is given, and a start makes hundreds.
+    """
+    types = [ctypes.c_long if kind == "i" else ctypes.c_char_p for kind in kinds]
+    function = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, *types, use_errno=True)(("syscall", _libc))
+
+    def call(path: str, *arguments: int | bytes | None) -> int:
+        return _checked(function(number, *arguments), path)
+
+    return call
+
+
+_open_tree, _move_mount = _declared(428, "ipi"), _declared(429, "ipipi")
+_fsopen, _fsconfig, _fsmount = _declared(430, "pi"), _declared(431, "iippi"), _declared(432, "iii")
+_close_range, _openat2, _mount_setattr = _declared(436, "iii"), _declared(437, "ippi"), _declared(442, "ipipi")
+_keyctl = _declared({"aarch64": 219}.get(os.uname().machine, 250), "ip")
 
 
 def unshare(flags: int) -> None:
@@ -119,11 +130,18 @@ def set_name(name: str) -> None:
 def set_title(title: str) -> None:
     """Make `ps` show title for this process: its name, and its arguments where exec left them in memory."""
     set_name(title)
+    start, length = _arguments()
+    if length > 0:
+        ctypes.memset(start, 0, length)
+        ctypes.memmove(start, title.encode(), min(len(title.encode()), length - 1))
+
+
+@functools.cache
+def _arguments() -> tuple[int, int]:
+    """Where they are and how long; a fork has them in the same place."""
     with open("/proc/self/stat", "rb") as stat:
         start, end = (int(field) for field in stat.read().rpartition(b")")[2].split()[45:47])
-    if end - start > 0:
-        ctypes.memset(start, 0, end - start)
-        ctypes.memmove(start, title.encode(), min(len(title.encode()), end - start - 1))
+    return start, end - start
 
 
 def set_file_ids(uid: int, gid: int) -> None:
@@ -176,14 +194,14 @@ def read_only_copy(path: str) -> int:
 def leave_keyring() -> None:
     """Take a new, empty session keyring: the daemon's may hold keys of the host; keyctl(2)."""
     try:
-        _syscall("session keyring", _KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
+        _keyctl("session keyring", _KEYCTL_JOIN_SESSION_KEYRING, None)
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM):  # a kernel without keys, or one that lets us have none
             raise
 
 
 def close_from(first: int) -> None:
-    _syscall(f"fd {first}", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+    _close_range(f"fd {first}", first, 0xFFFFFFFF, 0)
 
 
 def close_all_but(fds: Iterable[int]) -> None:
@@ -198,13 +216,13 @@ def close_all_but(fds: Iterable[int]) -> None:
 def open_beneath(root: int, path: str, flags: int, mode: int = 0) -> int:
     """Open path as if root were "/": no symlink and no ".." leads out of it."""
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    return _syscall(path, _OPENAT2, root, os.fsencode(path), how, len(how))
+    return _openat2(path, root, os.fsencode(path), how, len(how))
 
 
 def open_within(directory: int, path: str, flags: int) -> int:
     """Open path below a directory; EXDEV when a symlink or ".." of it leads out."""
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
-    return _syscall(path, _OPENAT2, directory, os.fsencode(path), how, len(how))
+    return _openat2(path, directory, os.fsencode(path), how, len(how))
 
 
 def syncfs(fd: int, path: str) -> None:
@@ -214,13 +232,13 @@ def syncfs(fd: int, path: str) -> None:
 def open_tree(source: str, recursive: bool) -> int:
     """Return a detached copy of the mount (and, if recursive, of those below it) at source."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
-    return _syscall(source, _OPEN_TREE, _AT_FDCWD, source.encode(), flags)
+    return _open_tree(source, _AT_FDCWD, source.encode(), flags)
 
 
 def open_tree_at(place: int, recursive: bool, path: str) -> int:
     """The same for the mount at a place that is open already."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
-    return _syscall(path, _OPEN_TREE, place, b"", flags)
+    return _open_tree(path, place, b"", flags)
 
 
 def map_ids(fd: int, user: int, recursive: bool, path: str) -> None:
@@ -228,7 +246,7 @@ def map_ids(fd: int, user: int, recursive: bool, path: str) -> None:
     attr = struct.pack("=QQQQ", _ATTR_IDMAP, 0, 0, user)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     try:
-        _syscall(path, _MOUNT_SETATTR, fd, b"", flags, attr, len(attr))
+        _mount_setattr(path, fd, b"", flags, attr, len(attr))
     except OSError as error:
         raise OSError(
             error.errno,
@@ -240,16 +258,21 @@ def map_ids(fd: int, user: int, recursive: bool, path: str) -> None:
 def set_mount_attributes(fd: int, attributes: int, propagation: int, recursive: bool, path: str) -> None:
     attr = struct.pack("=QQQQ", attributes, 0, propagation, 0)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
-    _syscall(path, _MOUNT_SETATTR, fd, b"", flags, attr, len(attr))
+    _mount_setattr(path, fd, b"", flags, attr, len(attr))
 
 
 def clear_mount_attributes(fd: int, attributes: int, path: str) -> None:
     attr = struct.pack("=QQQQ", 0, attributes, 0, 0)
-    _syscall(path, _MOUNT_SETATTR, fd, b"", _AT_EMPTY_PATH, attr, len(attr))
+    _mount_setattr(path, fd, b"", _AT_EMPTY_PATH, attr, len(attr))
 
 
 def move_mount(mount_fd: int, target_fd: int, path: str) -> None:
-    _syscall(path, _MOVE_MOUNT, mount_fd, b"", target_fd, b"", _MOVE_MOUNT_BOTH_EMPTY)
+    _move_mount(path, mount_fd, b"", target_fd, b"", _MOVE_MOUNT_BOTH_EMPTY)
+
+
+def move_mount_to(mount_fd: int, directory: int, name: str) -> None:
+    """The same to a name in a directory that nobody else can have put anything into."""
+    _move_mount(name, mount_fd, b"", directory, name.encode(), _MOVE_MOUNT_FROM_EMPTY)
 
 
 def new_filesystem(fstype: str, options: list[tuple[str, str]], attributes: int) -> int:
@@ -257,13 +280,13 @@ def new_filesystem(fstype: str, options: list[tuple[str, str]], attributes: int)
 
     The error carries what the kernel wrote into the context's log, which says more than errno does.
     """
-    context = _syscall(fstype, _FSOPEN, fstype.encode(), 1)
+    context = _fsopen(fstype, fstype.encode(), 1)
     try:
         for key, value in options:
             command = _FSCONFIG_SET_STRING if value else _FSCONFIG_SET_FLAG
-            _syscall(f"{fstype} {key}", _FSCONFIG, context, command, key.encode(), value.encode() if value else None, 0)
-        _syscall(fstype, _FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
-        return _syscall(fstype, _FSMOUNT, context, 1, attributes)
+            _fsconfig(f"{fstype} {key}", context, command, key.encode(), value.encode() if value else None, 0)
+        _fsconfig(fstype, context, _FSCONFIG_CMD_CREATE, None, None, 0)
+        return _fsmount(fstype, context, 1, attributes)
     except OSError as error:
         raise OSError(error.errno, _kernel_log(context) or error.strerror, error.filename) from None
     finally:
