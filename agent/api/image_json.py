@@ -181,4 +181,4 @@ def _seconds(text: str) -> int:
         when = datetime.fromisoformat(text) if text else None
     except ValueError:
         return 0
-    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()) if when else 0
+    return max(0, int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())) if when else 0

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Protocol
 from swarmd.runtime.errors import Invalid, NotFound
 from swarmd.runtime.images.blobs import digest_of, matches
 from swarmd.runtime.images.coming import Coming
+from swarmd.runtime.images.config import from_oci
 from swarmd.runtime.images.image import check_layers
 from swarmd.runtime.images.manifests import (
     DOCKER_CONFIG,
@@ -135,6 +136,7 @@ async def _image(
         raise Invalid(f"{what} is no container image: its configuration is of the type {manifest.config.media_type}")
     data = await _document(store, lease, source, manifest.config, what)
     config = parse(data, Configuration, f"the configuration of {what}")
+    from_oci(config.config or {})  # nothing comes for what can't be used
     check_layers(manifest, config, what)
     for one, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
         if not _is_whole(store, one, diff_id):

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from swarmd.runtime.errors import Invalid
 from swarmd.runtime.model import Health, Struct
 
 _SECOND = 1_000_000_000
@@ -30,23 +31,59 @@ class ImageConfig(Struct, frozen=True):
     shell: tuple[str, ...] = ()  # for shell forms of instructions; empty: /bin/sh -c
 
 
+class _Healthcheck(msgspec.Struct, rename="pascal"):
+    """Durations are in ns."""
+
+    test: list[str] | None = None
+    interval: int | None = None
+    timeout: int | None = None
+    start_period: int | None = None
+    start_interval: int | None = None
+    retries: int | None = None
+
+
+class _Written(msgspec.Struct, rename="pascal"):
+    """As others write it; a command that is one word may be no list."""
+
+    entrypoint: list[str] | str | None = None
+    cmd: list[str] | str | None = None
+    env: list[str] | None = None
+    working_dir: str | None = None
+    user: str | None = None
+    labels: dict[str, str | None] | None = None
+    exposed_ports: dict[str, Any] | None = None
+    healthcheck: _Healthcheck | None = None
+    stop_signal: str | None = None
+    volumes: dict[str, Any] | None = None
+    on_build: list[str] | None = None
+    shell: list[str] | str | None = None
+
+
 def from_oci(config: dict[str, Any]) -> ImageConfig:
-    """Read the "config" of an image configuration; absent and null are the same."""
-    health = config.get("Healthcheck")
+    """Read the "config" of an image configuration; absent and null are the same.  Invalid if it is malformed."""
+    try:
+        found = msgspec.convert(config, _Written)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"the configuration of the image is malformed: {error}") from None
+    health = found.healthcheck
     return ImageConfig(
-        entrypoint=tuple(config.get("Entrypoint") or ()),
-        cmd=tuple(config.get("Cmd") or ()),
-        env=tuple(config.get("Env") or ()),
-        workdir=config.get("WorkingDir") or "",
-        user=config.get("User") or "",
-        labels=dict(config.get("Labels") or {}),
-        exposed_ports=tuple(config.get("ExposedPorts") or ()),
-        health=_health(health) if health and health.get("Test") else None,
-        stop_signal=config.get("StopSignal") or "",
-        volumes=tuple(config.get("Volumes") or ()),
-        onbuild=tuple(config.get("OnBuild") or ()),
-        shell=tuple(config.get("Shell") or ()),
+        entrypoint=_words(found.entrypoint),
+        cmd=_words(found.cmd),
+        env=tuple(found.env or ()),
+        workdir=found.working_dir or "",
+        user=found.user or "",
+        labels={name: value or "" for name, value in (found.labels or {}).items()},
+        exposed_ports=tuple(found.exposed_ports or ()),
+        health=_health(health, health.test) if health and health.test else None,
+        stop_signal=found.stop_signal or "",
+        volumes=tuple(found.volumes or ()),
+        onbuild=tuple(found.on_build or ()),
+        shell=_words(found.shell),
     )
+
+
+def _words(given: list[str] | str | None) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) and given else tuple(given or ())
 
 
 def to_oci(config: ImageConfig) -> dict[str, Any]:
@@ -70,8 +107,10 @@ def to_oci(config: ImageConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value}
 
 
-def _health(health: dict[str, Any]) -> Health:
-    given: dict[str, Any] = {field: health[name] / _SECOND for field, name in _DURATIONS.items() if health.get(name)}
-    if health.get("Retries"):
-        given["retries"] = health["Retries"]
-    return Health(test=tuple(health["Test"]), **given)
+def _health(health: _Healthcheck, test: list[str]) -> Health:
+    """What is not positive is as good as absent."""
+    times = {field: getattr(health, field) or 0 for field in _DURATIONS}
+    given: dict[str, Any] = {field: ns / _SECOND for field, ns in times.items() if ns > 0}
+    if health.retries and health.retries > 0:
+        given["retries"] = health.retries
+    return Health(test=tuple(test), **given)

@@ -18,6 +18,7 @@ from msgspec import structs
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.images.arrivals import Chunks, Report, all_or_none, fetch, receive, silent
 from swarmd.runtime.images.blobs import digest_of, matches
+from swarmd.runtime.images.config import from_oci
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import (
     LARGEST,
@@ -184,6 +185,7 @@ async def _described(
     if len(stem) == 64 and not matches(data, f"sha256:{stem}"):
         raise Invalid(f"{name!r} in the image archive is {digest_of(data)}, not sha256:{stem}")
     config = parse(data, Configuration, f"{name!r} in the image archive")
+    from_oci(config.config or {})
     if wanted and not suits(config.platform, wanted):
         raise Invalid(f"the image archive has no image for {wanted}: {name!r} is for {config.platform}")
     names = entry.get("Layers") or []

@@ -23,7 +23,8 @@ def writable(lower: list[str], directory: str, rootfs: str, attributes: int, use
     """
     if user >= 0:
         _map_in_place([*lower, directory], user)
-    lower = _stacked(lower)
+    # The kernel wants one at least; what is mounted on an empty directory may have it below.
+    lower = _stacked(_distinct(lower) or [rootfs])
     upper, work = f"{directory}/upper", f"{directory}/work"
     fd = _new(lower, [("upperdir", upper), ("workdir", work)], attributes)
     if fd < 0:
@@ -41,16 +42,21 @@ def read_only(lower: list[str], attributes: int, user: int = -1) -> int:
     """Return the root of layers, mounted nowhere. The kernel wants two at least; the last may be an empty directory."""
     if user >= 0:
         _map_in_place(lower, user)
-    return _detached(_stacked(lower), attributes)
+    return _detached(_stacked(_distinct(lower)), attributes)
 
 
 def of_options(data: list[tuple[str, str]], attributes: int, user: int = -1) -> int:
     """One that a mount's options describe, lowerdir=A:B and perhaps an upperdir and a workdir; mounted nowhere."""
-    lower = [path for key, value in data if key == "lowerdir" for path in value.split(":")]
+    lower = _distinct([path for key, value in data if key == "lowerdir" for path in value.split(":")])
     others = [(key, value) for key, value in data if key != "lowerdir"]
     if not others:
         return read_only(lower, attributes, user)
     return syscalls.new_filesystem("overlay", [*(("lowerdir+", path) for path in lower), *others], attributes)
+
+
+def _distinct(lower: list[str]) -> list[str]:
+    """Each once, as the kernel wants it: of a layer that an image has twice the upper one hides all of the other."""
+    return [*dict.fromkeys(lower)]
 
 
 def _detached(lower: list[str], attributes: int) -> int:

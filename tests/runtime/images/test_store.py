@@ -7,6 +7,7 @@ import tarfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,6 +170,38 @@ async def test_the_same_content_many_times_at_once_comes_once(store: ImageStore)
     assert len({image.id for images in loaded for image in images}) == 1
     assert len([*store.layers.diff_ids()]) == 1
     assert [*(store.root / "tmp").iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"Healthcheck": {"Test": ["CMD", "x"], "Interval": "3s"}}, r"Interval"),
+        ({"Cmd": [1, 2]}, r"Cmd\[0\]"),
+        ({"Env": "A=b"}, "Env"),
+        ({"Labels": []}, "Labels"),
+        ({"ExposedPorts": ["80"]}, "ExposedPorts"),
+    ],
+)
+async def test_a_malformed_configuration_is_refused_and_harms_no_other_image(
+    store: ImageStore, config: dict[str, Any], why: str
+) -> None:
+    await load(store, chunks(docker_save(["good:1"], ROOTFS)))
+    for archive in (
+        docker_save(["bad:1"], ROOTFS, **config),
+        oci_layout("docker.io/library/bad:1", configuration(ROOTFS, **config), ROOTFS),
+    ):
+        with pytest.raises(Invalid, match=f"malformed: .*{why}"):
+            await load(store, chunks(archive))
+    await store.tag("good:1", "good:2")
+    assert [image.refs for image in store.list()] == [("docker.io/library/good:1", "docker.io/library/good:2")]
+
+
+async def test_a_configuration_is_read_as_docker_reads_it(store: ImageStore) -> None:
+    probe = {"Test": ["CMD", "x"], "Interval": -3, "StartInterval": 10**9, "Retries": 0}
+    given = {"Cmd": "ls", "Env": None, "Labels": {"a": None}, "Healthcheck": probe, "ArgsEscaped": True}
+    (image,) = await load(store, chunks(docker_save(["demo:1"], ROOTFS, **given)))
+    assert (image.config.cmd, image.config.env, image.config.labels) == (("ls",), (), {"a": ""})
+    assert image.config.health == Health(test=("CMD", "x"), start_interval=1.0)
 
 
 async def test_killed_in_the_middle_nothing_shows(tmp_path: Path) -> None:
