@@ -105,6 +105,45 @@ async def test_a_context_without_files(api: Path) -> None:
 
 
 @needs_registry
+async def test_a_newer_base_is_pulled_if_that_is_asked_for(api: Path, host: Host) -> None:
+    with registry(host.root / "registry") as address:
+        name = f"{address}/base"
+        for word in ("new", "old"):
+            await said(
+                api, "swarmctl", "build", "-t", name, "-", stdin=f"FROM busybox\nRUN echo {word} > /w\n".encode()
+            )
+            if word == "new":
+                await said(api, "swarmctl", "push", "-q", name)
+        for words, found in (([], "old\n"), (["--pull"], "new\n")):
+            await said(api, "swarmctl", "build", *words, "-t", "made", "-", stdin=f"FROM {name}\nRUN true\n".encode())
+            assert await shown(host, "made", "cat /w") == found
+
+
+async def test_patterns_beside_a_dockerfile_in_an_archive(api: Path, host: Host, place: Path) -> None:
+    (place / "sub").mkdir()
+    for name, text in {
+        "a": "a",
+        "b": "b",
+        "sub/Dockerfile": "FROM busybox\nCOPY . /c/\n",
+        "sub/Dockerfile.dockerignore": "b\n**/Dockerfile*\n",
+        ".dockerignore": "a\n",
+    }.items():
+        (place / name).write_text(text)
+    archive = await asyncio.to_thread(subprocess.check_output, ["tar", "-C", place, "-c", "."], timeout=20)
+    await said(api, "swarmctl", "build", "-f", "sub/Dockerfile", "-t", "made", "-", stdin=archive)
+    assert await shown(host, "made", "cd /c; find . | sort | tr '\\n' ' '") == ". ./.dockerignore ./a ./sub "
+
+
+async def test_an_image_as_docker_keeps_it_in_an_archive(api: Path, host: Host, place: Path) -> None:
+    (place / "Dockerfile").write_text("FROM busybox\nRUN echo made > /made\n")
+    out = host.root / "out.tar"
+    await said(api, "swarmctl", "build", "-o", f"type=docker,dest={out}", "-t", "made:1", str(place))
+    await said(api, "swarmctl", "rmi", "made:1")
+    await said(api, "swarmctl", "load", "-i", str(out))
+    assert await shown(host, "made:1", "cat /made") == "made\n"
+
+
+@needs_registry
 async def test_a_build_is_pushed_and_described(api: Path, host: Host, place: Path) -> None:
     (place / "Dockerfile").write_text("FROM busybox\nLABEL x=y\n")
     with registry(host.root / "registry") as address:

@@ -98,7 +98,10 @@ async def test_files_that_a_build_copies_and_that_do_not_fit(disk: Path, tmp_pat
             before = engine.images.disk_usage()
             with pytest.raises(RuntimeFault, match=SAYS):
                 await Builds(host).build("FROM busybox\nCOPY big /big\n", {"big": os.urandom(5 * MEGABYTE)})
+            with pytest.raises(RuntimeFault, match=SAYS):  # not even the context
+                await Builds(host).build("FROM busybox\n", {"big": bytes(40 * MEGABYTE)})
             assert engine.images.disk_usage() == before
+            assert [path.name for path in (disk / "builds/work").iterdir()] == ["empty"]
             built = await Builds(host).build("FROM busybox\nRUN echo fits > /small\n")
             assert (built.layers[-1] / "small").read_text() == "fits\n"
         assert [*(disk / "images/tmp").iterdir()] == []

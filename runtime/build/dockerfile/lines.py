@@ -9,6 +9,7 @@ from swarmd.runtime.model import Struct
 
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")
 _DIRECTIVES = ("escape", "syntax", "check")
+_LANGUAGE = ("dockerfile", "dockerfile-upstream")  # repositories of Docker's own, or of a mirror's
 _HEREDOC = re.compile(r"(\d*)<<(-?)([^<]*)", re.DOTALL)
 _WITH_HEREDOCS = ("ADD", "COPY", "RUN")
 
@@ -50,11 +51,21 @@ class Lines:
         self.escape = self.directives.get("escape", "\\")
         if self.escape not in ("\\", "`"):
             raise self._error(1, f"the escape character can be \\ or `, not {self.escape!r}", self.escape)
+        self._check_syntax(self.directives.get("syntax", ""))
         escape = re.escape(self.escape)
         self._continued = re.compile(rf"(?:^|(?<=[^{escape}])){escape}[ \t]*$")
 
     def _error(self, number: int, why: str, word: str = "") -> DockerfileError:
         return DockerfileError(self._file, number, why, word, self.source[number - 1] if self.source else "")
+
+    def _check_syntax(self, image: str) -> None:
+        """BuildKit reads a Dockerfile by a program of this image; what Docker's own would do is done here without."""
+        if image and image.partition("@")[0].rpartition("/")[2].partition(":")[0] not in _LANGUAGE:
+            raise self._error(
+                next(number for number, line in enumerate(self.source, 1) if image in line),
+                f"syntax {image} is a language of its own: what is built here is docker/dockerfile",
+                image,
+            )
 
     def _read_directives(self) -> tuple[dict[str, str], int]:
         """They stand at the top, one to a line, before anything else."""

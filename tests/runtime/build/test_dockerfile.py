@@ -97,6 +97,7 @@ def test_health_checks() -> None:
         ("FROM a\nHEALTHCHECK --interval=3 CMD x", 2, "a duration like 30s"),
         ("# escape=x\nFROM a", 1, "escape character"),
         ("# escape=`\n# escape=`\nFROM a", 2, "twice"),
+        ("# escape=`\n# syntax=me/mine:1\nFROM a", 2, "syntax me/mine:1 is a language of its own"),
         ("FROM a\nRUN --network=hots x", 2, "not 'hots'"),
         ("FROM a\nRUN a \\\n  && b\n\nCOPY --chwon=1 x y", 5, "did you mean --chown"),
         ("FROM a\nCMD [1]", 2, "no string"),
@@ -113,6 +114,11 @@ def test_what_is_wrong_is_said_with_its_place(text: str, where: int, why: str) -
         parse(text)
     assert found.value.line == where
     assert why in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["docker/dockerfile:1.7-labs", "mirror:5000/x/dockerfile@sha256:0", "dockerfile"])
+def test_dockers_own_language_may_be_asked_for(name: str) -> None:
+    assert parse(f"# syntax={name}\nFROM a").stages
 
 
 def test_an_error_shows_the_line_and_marks_the_word() -> None:
