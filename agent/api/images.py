@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import Platform, parse_platform
 from swarmd.runtime.images.references import Reference, familiar
 from swarmd.runtime.model import ContainerState, Phase
+
+_ID = re.compile("[0-9a-f]{64}")
 
 
 async def listing(request: web.Request) -> web.Response:
@@ -196,8 +199,8 @@ def given_name(request: web.Request) -> Reference | None:
     name = Reference.parse(repo)
     if name.digest:
         raise Invalid(f"image name {repo} has a digest, which no one can give: name it with a tag")
-    if name.path.rpartition("/")[2] in ("sha256", "sha512"):
-        raise Invalid(f"image name {repo} would look like a digest: choose another")
+    if name.path.rpartition("/")[2] in ("sha256", "sha512") or _ID.fullmatch(repo):
+        raise Invalid(f"image name {repo} would look like a digest or an id: choose another")
     return Reference.parse(f"{name.repository}:{tag}") if tag else name
 
 

@@ -179,7 +179,7 @@ async def test_names_are_given_and_taken(api: Api) -> None:
     assert (await api.call("POST", "/images/demo:1/tag?repo=reg.example/a/b&tag=2"))[0] == 201
     assert (await api.call("POST", "/images/demo:1/tag?repo=demo:1&tag=3"))[0] == 201
     assert (await listed(api))[0]["RepoTags"] == ["demo:1", "reg.example/a/b:2", "demo:3"]
-    for bad in ("Demo", "demo&tag=a/b", "sha256:1", f"demo@{image.id}", ""):
+    for bad in ("Demo", "demo&tag=a/b", "sha256:1", f"demo@{image.id}", "a" * 64, ""):
         assert (await api.call("POST", f"/images/demo:1/tag?repo={bad}"))[0] == 400, bad
     status, said = await api.call("DELETE", f"/images/{image.id[7:19]}")
     assert status == 409 and "force" in str(said)
