@@ -9,7 +9,8 @@ opened by openat2(2) as if its root were "/".  Lists are files of JSON lines in 
 
 A line of a list is [path, kind, mode, uid, gid, size, mtime in ns, digest, link, offset]: kind is f, d, l, p, c or b as
 in find(1); digest is of a file's content; link is where a symlink leads, or a device's numbers; offset is where in the
-tar a file's content begins.  The answer, through reply: {} or {"error", "kind"}.
+tar a file's content begins, or of a file with several names in an image its inode, so that those that are copied
+together stay one.  The answer, through reply: {} or {"error", "kind"}.
 """
 
 import contextlib
@@ -238,7 +239,8 @@ def _entry(holder: int, name: str, path: str) -> Iterator[Entry]:
 def _line(path: str, kind: str, found: os.stat_result, digest: str = "", link: str = "") -> Entry:
     size = found.st_size if kind == "f" else 0
     about = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
-    return [path, kind, *about, size, found.st_mtime_ns, digest, link, 0]
+    inode = found.st_ino if kind == "f" and found.st_nlink > 1 else 0
+    return [path, kind, *about, size, found.st_mtime_ns, digest, link, inode]
 
 
 # ---------------------------------------------------------------- apply
@@ -297,6 +299,7 @@ class Maker:
         self._root, (self._source, self._packed), self._owner = root, source, owner
         self._parent, self._holder = "", os.dup(root)
         self._times: list[tuple[str, int]] = []
+        self._firsts: dict[int, str] = {}  # where files are by now, by their offsets
 
     def close(self) -> None:
         os.close(self._holder)
@@ -316,7 +319,12 @@ class Maker:
                 place = f"{place}/{name}"
             self._make_room(name, place)
             if kind == "f":
-                self._file(name, path, size, offset)
+                if offset in self._firsts:
+                    self._link(self._firsts[offset], name)
+                    return
+                self._file(name, path, size, offset, self._owner or (uid, gid))
+                if offset:
+                    self._firsts[offset] = place
             elif kind == "l":
                 os.symlink(link, name, dir_fd=self._holder)
             else:
@@ -334,8 +342,9 @@ class Maker:
             os.close(fd)
 
     def _describe(self, name: str, kind: str, mode: int, uid: int, gid: int, mtime: int) -> None:
-        """Owner first: changing it clears set-user-id bits."""
-        os.chown(name, *(self._owner or (uid, gid)), dir_fd=self._holder, follow_symlinks=False)
+        """Owner first: changing it clears set-user-id bits and capabilities."""
+        if kind != "f":  # whose owner came before its capabilities
+            os.chown(name, *(self._owner or (uid, gid)), dir_fd=self._holder, follow_symlinks=False)
         if kind != "l":
             os.chmod(f"/proc/self/fd/{self._holder}/{name}", mode)
         os.utime(name, ns=(mtime, mtime), dir_fd=self._holder, follow_symlinks=False)
@@ -399,14 +408,23 @@ class Maker:
                     f"/{place} in the image is a directory: no file can be copied over it", "invalid"
                 ) from None
 
-    def _file(self, name: str, path: str, size: int, offset: int) -> None:
+    def _link(self, first: str, name: str) -> None:
+        """Another name for a file that is here."""
+        fd = syscalls.open_beneath(self._root, first, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=self._holder)
+        finally:
+            os.close(fd)
+
+    def _file(self, name: str, path: str, size: int, offset: int, owner: tuple[int, int]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         out = os.open(name, flags, 0o600, dir_fd=self._holder)
         content = self._source
         try:
+            os.fchown(out, *owner)
             if not self._packed:
                 content = syscalls.open_beneath(self._source, path, os.O_RDONLY)
-            _copy(content, offset, size, out, path)
+            _copy(content, offset if self._packed else 0, size, out, path)
             if not self._packed:
                 _copy_attributes(content, out)
         finally:

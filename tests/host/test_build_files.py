@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -232,3 +233,31 @@ async def test_add_brings_a_repository(builder: Builds, repositories: str) -> No
         await made(builder, f"ADD {repositories}#nothing /x", look)
     with pytest.raises(DockerfileError, match=r"the repository has no directory '../..'"):
         await made(builder, f"ADD {repositories}#main:../.. /x", look)
+
+
+# ---------------------------------------------------------------- what files are besides content
+
+CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")  # cap_net_bind_service+ep
+
+
+async def test_hard_links_and_capabilities_are_kept_between_stages(builder: Builds) -> None:
+    upper = builder.host.root / "base"
+    (upper / "d").mkdir(parents=True)
+    (upper / "d/one").write_bytes(bytes(100_000))
+    (upper / "d/two").hardlink_to(upper / "d/one")
+    (upper / "able").write_bytes(b"able")
+    os.setxattr(upper / "able", "security.capability", CAPABILITY)
+    image = await builder.build("FROM busybox\nCOPY one /one\n", TREE, refs=("base",))
+    layer = image.layers[-1]
+    (upper / "d").rename(layer / "d")
+    (upper / "able").rename(layer / "able")
+    for owner in ("", "--chown=5:6 "):
+        made = await builder.build(f"FROM busybox\nCOPY --from=base {owner}/d /d\nCOPY --from=base {owner}able /able\n")
+        one, two = (made.layers[-2] / "d" / name for name in ("one", "two"))
+        assert one.samefile(two) and one.stat().st_nlink == 2
+        assert os.getxattr(made.layers[-1] / "able", "security.capability") == CAPABILITY
+    context: Files = {"a": b"a"}
+    made = await builder.build(
+        "FROM busybox\nCOPY a /a\nRUN ln /a /b\nFROM busybox\nCOPY --from=0 /a /b /x/\n", context
+    )
+    assert await builder.shows(made, "stat -c '%h %a' /x/a /x/b") == "2 644\n2 644\n"
