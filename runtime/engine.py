@@ -369,13 +369,23 @@ class Engine:
 
         def by_id(mode: str) -> str:
             kind, _, ref = mode.partition(":")
-            return f"container:{self._find(ref).id}" if kind == "container" and ref else mode
+            return f"container:{self._other(ref).id}" if kind == "container" and ref else mode
 
+        if config.links:
+            links = (msgspec.structs.replace(link, container=self._other(link.container).id) for link in config.links)
+            config = msgspec.structs.replace(config, links=tuple(links))
         wanted = config.namespaces
         if not any(mode.startswith("container:") for mode in (wanted.pid, wanted.ipc, config.network_mode)):
             return config
         own = msgspec.structs.replace(wanted, pid=by_id(wanted.pid), ipc=by_id(wanted.ipc))
         return msgspec.structs.replace(config, namespaces=own, network_mode=by_id(config.network_mode))
+
+    def _other(self, ref: str) -> Container:
+        """One that a configuration names. Raises Invalid: NotFound would be the image's absence."""
+        try:
+            return self._find(ref)
+        except NotFound as problem:
+            raise Invalid(str(problem)) from None
 
     def _keep_running(self, container: Container) -> None:
         self._keep_task(self._keep(container, container.running))

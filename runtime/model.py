@@ -141,6 +141,13 @@ class NetworkRequest(Struct, frozen=True):
     mac: str = ""
 
 
+class Link(Struct, frozen=True):
+    """Another container, by id, and the name that it has for this one alone."""
+
+    container: str
+    alias: str
+
+
 class Dns(Struct, frozen=True):
     nameservers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
@@ -220,6 +227,7 @@ class ContainerConfig(Struct, frozen=True):
     network_mode: str = "bridge"  # bridge, none, host, container:ID; ignored for the networks named in `networks`
     networks: tuple[NetworkRequest, ...] = ()  # empty with network_mode bridge: the default bridge
     exposed: tuple[str, ...] = ()  # "80/tcp": ports that the container says it has
+    links: tuple[Link, ...] = ()  # on the networks that both are on
     publish_all: bool = False  # each of those, and of the image's, on a port of this host
     ports: tuple[PortMapping, ...] = ()
     dns: Dns = Dns()

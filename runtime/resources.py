@@ -1,5 +1,6 @@
 """Limits as the OCI runtime specification writes them, `linux.resources`; our own cgroups read `Limits` itself."""
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,8 @@ def device_number(path: str) -> tuple[int, int]:
     try:
         found = Path(path).stat()
     except OSError as error:
-        raise Invalid(f"device {path}: {(error.strerror or 'cannot be read').lower()} on this host") from None
+        why = "it is not there" if error.errno == errno.ENOENT else (error.strerror or "it cannot be read").lower()
+        raise Invalid(f"device {path}: {why} on this host") from None
     if not Path(path).is_block_device():
         raise Invalid(f"device {path} is no block device, so its traffic can't be limited")
     return os.major(found.st_rdev), os.minor(found.st_rdev)

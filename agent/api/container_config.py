@@ -3,6 +3,7 @@
 Read top to bottom beside the Engine API's ContainerConfig and NetworkingConfig; HostConfig is `host_config.py`.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from swarmd.agent.api import host_config
 from swarmd.agent.api.fields import Fields
 from swarmd.agent.api.host_config import Inspect
 from swarmd.proto.errors import Invalid
-from swarmd.runtime.model import ContainerConfig, Health, NetworkRequest
+from swarmd.runtime.model import ContainerConfig, Health, Link, NetworkRequest
 
 _UNSUPPORTED = frozenset({"ArgsEscaped", "OnBuild", "Shell"})
 _ENDPOINT_UNSUPPORTED = {
@@ -19,7 +20,7 @@ _ENDPOINT_UNSUPPORTED = {
     **dict.fromkeys(("GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPv6Gateway"), "there is no IPv6 yet"),
     "DriverOpts": "networks have no options for one container",
     "GwPriority": "the first network that is not internal has the default route",
-    "Links": "containers find one another by name on a network",
+    "Links": "give them when the container is created",
 }
 _IPAM_UNSUPPORTED = {
     "IPv6Address": "there is no IPv6 yet",
@@ -41,7 +42,10 @@ def container_config(body: object, inspect: Inspect) -> ContainerConfig:
         _no_anonymous_volumes(fields)
         asked = ready.pop("network_mode")
         mode = "none" if fields.flag("NetworkDisabled") else asked
-        networks = _networks(fields, mode)
+        with fields.part("NetworkingConfig") as networking:
+            endpoints = networking.raw("EndpointsConfig")
+        links = (*ready.pop("links"), *_links(endpoints))
+        networks = _networks(fields, mode, endpoints)
         return ContainerConfig(
             image=_required(fields.text("Image")),
             entrypoint=_entrypoint(fields),
@@ -60,6 +64,7 @@ def container_config(body: object, inspect: Inspect) -> ContainerConfig:
             exposed=_exposed(fields),
             health=health(fields) if fields.has("Healthcheck") else None,
             networks=networks,
+            links=tuple(dict.fromkeys(links)),
             network_mode=mode if mode in _MODES or mode.startswith("container:") else "bridge",
             **ready,
         )
@@ -115,11 +120,17 @@ def _retries(fields: Fields) -> int:
     return value
 
 
-def _networks(fields: Fields, mode: str) -> tuple[NetworkRequest, ...]:
+def _links(endpoints: Mapping[str, Any]) -> Iterator[Link]:
+    """A name leads to where both are, whichever network it is given for."""
+    for name, wanted in endpoints.items():
+        if isinstance(wanted, dict):
+            given = Fields({"Links": wanted.pop("Links", None)}, f"NetworkingConfig.EndpointsConfig.{name}")
+            yield from map(host_config.link, given.texts("Links"))
+
+
+def _networks(fields: Fields, mode: str, endpoints: Mapping[str, Any]) -> tuple[NetworkRequest, ...]:
     """The networks to join: those of EndpointsConfig, or the one that NetworkMode names."""
     mac = fields.text("MacAddress")
-    with fields.part("NetworkingConfig") as networking:
-        endpoints = networking.raw("EndpointsConfig")
     requests = [
         endpoint(name, wanted, f"NetworkingConfig.EndpointsConfig.{name}") for name, wanted in endpoints.items()
     ]

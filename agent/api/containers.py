@@ -118,7 +118,7 @@ async def update(request: web.Request) -> web.Response:
 async def remove(request: web.Request) -> web.Response:
     # v=1 asks for the container's anonymous volumes to go too: there are none.
     if query.flag(request, "link"):
-        raise Invalid("links are not supported: containers find one another by name on a network")
+        raise Invalid("a link goes with the container that has it: remove that")
     await services(request).engine.remove(_state(request).id, force=query.flag(request, "force"))
     return web.Response(status=204)
 

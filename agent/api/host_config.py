@@ -19,6 +19,7 @@ from swarmd.runtime.model import (
     DeviceRule,
     Dns,
     Limits,
+    Link,
     LogConfig,
     Mount,
     Namespaces,
@@ -33,7 +34,6 @@ UNSUPPORTED = {
     **dict.fromkeys(("KernelMemory", "KernelMemoryTCP"), "Linux has no such limit any more: Memory counts all"),
     "Cgroup": "",
     "CgroupParent": "all containers are in swarmd's own group, which its --cgroup-parent names",
-    "Links": "containers find one another by name on a network",
     "StorageOpt": "the overlay of an ordinary file system has no quota",
     "VolumeDriver": "there are no volumes yet: bind a directory of the host",
 }
@@ -72,6 +72,7 @@ def read(host: Fields, inspect: Inspect) -> dict[str, Any]:
         "network_mode": host.text("NetworkMode"),
         "ports": _ports(host),
         "publish_all": host.flag("PublishAllPorts"),
+        "links": tuple(map(link, host.texts("Links"))),
         "dns": Dns(nameservers=host.texts("Dns"), search=host.texts("DnsSearch"), options=host.texts("DnsOptions")),
         "extra_hosts": host.texts("ExtraHosts"),
         "log": _log(host),
@@ -242,6 +243,14 @@ def port(text: str) -> tuple[int, str]:
     return int(match[1]), (match[2] or "tcp").lower()
 
 
+def link(text: str) -> Link:
+    """Of "db" or "db:database"."""
+    container, _, alias = text.removeprefix("/").partition(":")
+    if not container:
+        raise Invalid(f"link {text!r} names no container: write it as name or name:alias")
+    return Link(container=container, alias=alias.rpartition("/")[2] or container)
+
+
 def _host_port(text: str) -> tuple[int, int]:
     """The port, or the first of a range and its last."""
     match = _HOST_PORT.fullmatch(text or "0")
@@ -312,7 +321,7 @@ def shown(config: ContainerConfig) -> dict[str, Any]:
         "GroupAdd": list(config.groups) or None,
         "IpcMode": spaces.ipc,
         "Cgroup": "",
-        "Links": None,
+        "Links": [f"{link.container}:{link.alias}" for link in config.links] or None,
         "OomScoreAdj": config.oom_score_adj,
         "PidMode": "" if spaces.pid == "private" else spaces.pid,
         "Privileged": security.privileged,

@@ -164,7 +164,10 @@ class Cgroup:
             files.write(blkio / prefix, limits.blkio_weight)
         for limit in limits.blkio_weight_device:
             major, minor = device_number(limit.path)
-            files.write(blkio / f"{prefix}_device", f"{major}:{minor} {limit.value}")
+            try:
+                files.write(blkio / f"{prefix}_device", f"{major}:{minor} {limit.value}")
+            except OSError as error:
+                raise Unsupported(f"device {limit.path} takes no weight: only the BFQ scheduler weighs") from error
 
     def _limit_memory(self, memory: Path, limits: Limits) -> None:
         files.write(memory / "memory.soft_limit_in_bytes", limits.memory_reservation or -1)

@@ -153,7 +153,10 @@ class Cgroup:
         weights = {_number(device.path): str(scaled(device.value)) for device in limits.blkio_weight_device}
         dropped = dict.fromkeys(files.rows(self.directory / file).keys() - weights.keys() - {"default"}, "default")
         for number, value in (dropped | weights).items():
-            self._set(file, f"{number} {value}", True)
+            try:
+                self._set(file, f"{number} {value}", True)
+            except OSError as error:
+                raise Unsupported(f"device {number} takes no weight: only BFQ and io.cost weigh") from error
         rates = {
             "rbps": limits.blkio_read_bps,
             "wbps": limits.blkio_write_bps,

@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 import string
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -235,6 +235,7 @@ class NetworkManager:
             name=name,
             attachments=tuple(attachments),
             ports=tuple(ports),
+            links=config.links,
         )
 
     def _reserve(self, request: NetworkRequest, number: int) -> Attachment:
@@ -456,10 +457,22 @@ class NetworkManager:
     # ------------------------------------------------------------ names
 
     def addresses(self, client: str, name: str) -> Sequence[str] | None:
-        networks = self._networks_of(client)
-        found = [ip for network in networks for ip in self._names(network).get(name, [])]
-        known = any(name in self._names(network) for network in networks)
-        return list(dict.fromkeys(found)) if known else None
+        """Of `web` on all networks of the client, of `web.front` on network front, of a link's alias."""
+        zones = {network: self._names(network) for network in self._networks_of(client)}
+        host, _, suffix = name.rpartition(".")
+        found = [zone[name] for zone in zones.values() if name in zone]
+        found += [zone[host] for id, zone in zones.items() if host in zone and self.inspect(id).name.lower() == suffix]
+        found += self._linked(client, name)
+        return list(dict.fromkeys(ip for ips in found for ip in ips)) if found else None
+
+    def _linked(self, client: str, name: str) -> Iterator[Sequence[str]]:
+        for record in self._records.values():
+            if any(a.ip == client for a in record.attachments):
+                shared = {a.network_id for a in record.attachments}
+                for link in record.links:
+                    if link.alias.lower() == name:
+                        other = self._records.get(link.container)
+                        yield [a.ip for a in other.attachments if a.network_id in shared] if other else []
 
     def name_of(self, client: str, address: str) -> str:
         for network in self._networks_of(client):

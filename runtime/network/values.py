@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec import field
 
-from swarmd.runtime.model import NetworkState, PortMapping, Struct
+from swarmd.runtime.model import Link, NetworkState, PortMapping, Struct
 
 
 class NetworkInfo(Struct, frozen=True, kw_only=True):
@@ -51,6 +51,7 @@ class Record(Struct, frozen=True):
     name: str
     attachments: tuple[Attachment, ...] = ()
     ports: tuple[PortMapping, ...] = ()
+    links: tuple[Link, ...] = ()
 
 
 class Sandbox(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 from swarmd.runtime.engine import Engine, EngineConfig, opened
 from swarmd.runtime.errors import Conflict, Invalid, NotFound
 from swarmd.runtime.images.store import ImageStore
-from swarmd.runtime.model import ContainerConfig, Event, NetworkRequest, PortMapping
+from swarmd.runtime.model import ContainerConfig, Event, Link, NetworkRequest, PortMapping
 from swarmd.runtime.network.manager import NetworkManager
 from swarmd.runtime.spawner_client import Spawner
 from tests.host.engine_host import add_image, leftovers, remove_parents, until
@@ -67,6 +67,24 @@ async def said(engine: Engine, id: str, *command: str) -> str:
 
 async def resolves(engine: Engine, client: str, name: str) -> bool:
     return (await engine.exec(client, ("nslookup", name), timeout=20)).exit_code == 0
+
+
+async def test_names_with_their_network_and_names_for_one_alone(engine: Engine) -> None:
+    db = await start(engine, "db", networks=(NetworkRequest(network="mine", address="10.77.0.50"),))
+    await start(engine, "other")
+    links = (Link(container="db", alias="Database"), Link(container="other", alias="far"))
+    web = await start(engine, "web", networks=(NetworkRequest(network="mine"),), links=links)
+    for name in ("db", "db.mine", "DB.Mine", "database"):
+        assert "10.77.0.50" in await said(engine, web, "nslookup", name), name
+    assert engine.inspect("other").networks[0].address.partition("/")[0] not in await said(
+        engine, web, "nslookup", "far"
+    )
+    for name in ("db.other", "database.mine"):
+        assert not await resolves(engine, web, name), name
+    assert not await resolves(engine, db, "database")
+    assert engine.inspect(web).config.links[0].container == db
+    with pytest.raises(Invalid, match="no such container: nosuch"):
+        await start(engine, "lost", links=(Link(container="nosuch", alias="x"),))
 
 
 async def seen(events: AsyncIterator[Event], *last: str) -> list[tuple[str, str, str]]:

@@ -105,6 +105,13 @@ def test_options_whose_values_have_colons_and_ranges_of_ports() -> None:
     assert host_config.bindings((port,)) == bindings
 
 
+def test_links_are_one_list_wherever_they_are_given() -> None:
+    endpoints = {"n": {"Links": ["db:database", "/cache"]}}
+    found = config({"NetworkingConfig": {"EndpointsConfig": endpoints}}, NetworkMode="n", Links=["db:database"])
+    assert [(link.container, link.alias) for link in found.links] == [("db", "database"), ("cache", "cache")]
+    assert host_config.shown(found)["Links"] == ["db:database", "cache:cache"]
+
+
 def test_what_is_exposed_is_only_said() -> None:
     body = {"ExposedPorts": {"80/sctp": {}, "90/TCP": {}}}
     assert config(body).exposed == ("80/sctp", "90/tcp")
@@ -136,7 +143,7 @@ def test_networks() -> None:
 @pytest.mark.parametrize(
     ("host", "said"),
     [
-        ({"Links": ["a:b"]}, "HostConfig.Links"),
+        ({"Links": [":b"]}, "':b' names no container"),
         ({"CgroupParent": "/x"}, "HostConfig.CgroupParent"),
         ({"StorageOpt": {"size": "1g"}}, "HostConfig.StorageOpt"),
         ({"SecurityOpt": ["label=type:x"]}, "label=type:x"),
