@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
+from swarmd.runtime.build.faults import WrongWord
 from swarmd.runtime.errors import Invalid, RuntimeFault, Unsupported
 from swarmd.runtime.images.store import in_thread
 from swarmd.runtime.model import Struct
@@ -20,6 +21,8 @@ from swarmd.runtime.urls import why
 _LARGEST = 16 << 30
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=30, sock_read=60)
 _GIT_TIMEOUT = 600.0
+_CHECKSUMS = ("sha256", "sha384", "sha512")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE | re.ASCII)
 _GIT_FORMS = re.compile(
     r"(git@[^:/]+:.+|git://.+|ssh://.+|https?://[^#]+\.git(#.*)?|https?://github\.com/[^/]+/[^/#]+(#.*)?)"
 )
@@ -32,7 +35,6 @@ class Downloaded(Struct, frozen=True):
 
     path: Path
     name: str
-    digest: str
     modified: float
 
 
@@ -45,9 +47,15 @@ def is_git(source: str) -> bool:
 
 
 async def download(url: str, place: Path, checksum: str = "") -> Downloaded:
-    """Bring a file of a URL. checksum: sha256:..., which it must have. Raises a RuntimeFault naming the URL."""
+    """Bring a file of a URL. checksum: sha256:..., or 384 or 512, which it must have.
+
+    Raises a RuntimeFault naming the URL.
+    """
+    algorithm = checksum.partition(":")[0] or "sha256"
+    if algorithm not in _CHECKSUMS:
+        raise WrongWord(f"--checksum={checksum} does not begin with {', '.join(_CHECKSUMS)} and a colon", checksum)
     name = Path(unquote(urlsplit(url).path)).name or "download"
-    path, content, size, modified = place / f"download-{len(list(place.iterdir()))}", hashlib.sha256(), 0, 0.0
+    path, content, size, modified = place / f"download-{len(list(place.iterdir()))}", hashlib.new(algorithm), 0, 0.0
     try:
         async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session, session.get(url) as response:
             if response.status != 200:
@@ -65,15 +73,16 @@ async def download(url: str, place: Path, checksum: str = "") -> Downloaded:
                     await in_thread(partial(file.write, chunk))
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise RuntimeFault(f"{url} could not be fetched: {why(error)}") from None
-    digest = f"sha256:{content.hexdigest()}"
-    if checksum and checksum != digest:
-        raise Invalid(f"{url} is {digest}, and not {checksum} as --checksum says")
-    return Downloaded(path=path, name=name, digest=digest, modified=modified)
+    digest = f"{algorithm}:{content.hexdigest()}"
+    if checksum and checksum.lower() != digest:
+        raise WrongWord(f"{url} is {digest}, and not {checksum} as --checksum says", checksum)
+    return Downloaded(path=path, name=name, modified=modified)
 
 
-async def clone(source: str, place: Path, keep_git: bool = False) -> Path:
+async def clone(source: str, place: Path, keep_git: bool = False, checksum: str = "") -> Path:
     """Bring a repository, URL[#ref[:subdirectory]], and return the directory that is meant.
 
+    checksum: the commit that it must be, or the first 7 or more of its digits.
     Raises Unsupported where there is no git, a RuntimeFault with what git says.
     """
     if shutil.which("git") is None:
@@ -82,12 +91,17 @@ async def clone(source: str, place: Path, keep_git: bool = False) -> Path:
     ref, _, subdirectory = fragment.partition(":")
     if ref.startswith("-"):
         raise Invalid(f"{source}: {ref!r} is no branch, tag or commit")
+    if checksum and not _COMMIT.fullmatch(checksum):
+        raise WrongWord(f"--checksum={checksum} is no commit: of a repository, give 7 or more of its digits", checksum)
     directory = place / "git"
     await _git(source, "init", "-q", str(directory))
     wanted = ref or "HEAD"
     await _git(source, "-C", str(directory), "fetch", "-q", "--depth", "1", "--", url, wanted)
     await _git(source, "-C", str(directory), "-c", "advice.detachedHead=false", "checkout", "-q", "FETCH_HEAD")
     await _git(source, "-C", str(directory), "submodule", "update", "-q", "--init", "--recursive", "--depth", "1")
+    commit = await _git(source, "-C", str(directory), "rev-parse", "HEAD")
+    if not commit.startswith(checksum.lower()):
+        raise WrongWord(f"{source} is commit {commit}, and not {checksum} as --checksum says", checksum)
     if not keep_git:
         await in_thread(lambda: shutil.rmtree(directory / ".git"))
     found = Path(os.path.normpath(directory / subdirectory.lstrip("/")))
@@ -100,18 +114,19 @@ async def clone(source: str, place: Path, keep_git: bool = False) -> Path:
     return found
 
 
-async def _git(source: str, *words: str) -> None:
+async def _git(source: str, *words: str) -> str:
+    """What git prints."""
     env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", "GIT_LFS_SKIP_SMUDGE": "1"}
     process = await asyncio.create_subprocess_exec(
         *_GIT,
         *words,
         env=env,
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        _, said = await asyncio.wait_for(process.communicate(), _GIT_TIMEOUT)
+        printed, said = await asyncio.wait_for(process.communicate(), _GIT_TIMEOUT)
     except BaseException:
         if process.returncode is None:
             process.kill()
@@ -120,3 +135,4 @@ async def _git(source: str, *words: str) -> None:
     if process.returncode:
         last = said.decode(errors="replace").strip().rpartition("\n")[2]
         raise RuntimeFault(f"{source} could not be fetched: git: {last or f'exit code {process.returncode}'}")
+    return printed.decode(errors="replace").strip()

@@ -39,6 +39,8 @@ async def gather(run: AnyStage, one: Copy, place: Path) -> list[Batch]:
     several = len(sources) + len(one.contents) > 1
     if several and not destination.endswith(("/", "/.")) and destination != ".":
         raise WrongWord(f"{destination!r} has to end with a slash: several things are copied into it", destination)
+    if one.checksum and (several or not all(map(remotes.is_remote, sources))):
+        raise WrongWord("--checksum is for one thing that comes from a URL or a repository", "--checksum")
     choice = Choice((), whole, mode, one.parents, tuple(map(run.word, one.excludes)))
     batches: list[Batch] = []
     local = [source for source in sources if not (one.add and remotes.is_remote(source))]
@@ -133,11 +135,13 @@ async def _unpacked(run: AnyStage, archive: Path, choice: Choice, place: Path) -
 
 
 async def _remote(run: AnyStage, one: Copy, source: str, choice: Choice, place: Path) -> Batch:
+    checksum = run.word(one.checksum)
     if remotes.is_git(source):
-        directory = await remotes.clone(source, place / f"git-{len(list(place.iterdir()))}", one.keep_git_dir)
+        at = place / f"git-{len(list(place.iterdir()))}"
+        directory = await remotes.clone(source, at, one.keep_git_dir, checksum)
         tree = await run.build.workshop.tree([directory], [""], source)
         return Batch(tree, choose(tree, choice._replace(sources=("",))))
-    found = await remotes.download(source, place, run.word(one.checksum))
+    found = await remotes.download(source, place, checksum)
     if one.unpack:
         return await _unpacked(run, found.path, choice, place)
     holder = place / f"{found.path.name}.d"

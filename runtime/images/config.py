@@ -14,6 +14,7 @@ _DURATIONS = {
     "start_period": "StartPeriod",
     "start_interval": "StartInterval",
 }
+_USUAL = Health()  # which is not written
 
 
 class ImageConfig(Struct, frozen=True):
@@ -102,8 +103,13 @@ def to_oci(config: ImageConfig) -> dict[str, Any]:
         "Shell": list(config.shell),
     }
     if health := config.health:
-        durations = {name: round(getattr(health, field) * _SECOND) for field, name in _DURATIONS.items()}
-        values["Healthcheck"] = {"Test": list(health.test), **durations, "Retries": health.retries}
+        times = {
+            name: round(getattr(health, field) * _SECOND)
+            for field, name in _DURATIONS.items()
+            if getattr(health, field) != getattr(_USUAL, field)
+        }
+        retries = {} if health.retries == _USUAL.retries else {"Retries": health.retries}
+        values["Healthcheck"] = {"Test": list(health.test), **times, **retries}
     return {name: value for name, value in values.items() if value}
 
 

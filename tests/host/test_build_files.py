@@ -185,6 +185,15 @@ ADD --chmod=755 --chown=3:4 --checksum=sha256:{digest} $SITE/tool.bin?x=1 /named
     assert len(builder.cached()) == 2
     with pytest.raises(DockerfileError, match=f"Dockerfile:2: .*/tool.bin is sha256:{digest}, and not sha256:0000"):
         await made(builder, f"ADD --checksum=sha256:{'0' * 64} {web_server}/tool.bin /x", look)
+    long = hashlib.sha512(b"tool").hexdigest()
+    assert await made(builder, f"ADD --checksum=sha512:{long} {web_server}/tool.bin /x", "cat /x") == "tool"
+    for checksum, source, why in (
+        ("md5:00", f"{web_server}/tool.bin", "does not begin with sha256, sha384, sha512"),
+        (f"sha512:{digest}", f"{web_server}/tool.bin", f"is sha512:{long}, and not"),
+        (f"sha256:{digest}", "one", "--checksum is for one thing that comes from a URL or a repository"),
+    ):
+        with pytest.raises(DockerfileError, match=why):
+            await made(builder, f"ADD --checksum={checksum} {source} /x", look)
     with pytest.raises(DockerfileError, match=r"Dockerfile:2: .*/gone could not be fetched: the server answered 404"):
         await made(builder, f"ADD {web_server}/gone /x", look)
     with pytest.raises(DockerfileError, match=r"Dockerfile:2: http://127.0.0.1:1/x could not be fetched: "):
@@ -228,6 +237,12 @@ async def test_add_brings_a_repository(builder: Builds, repositories: str) -> No
     assert await made(builder, f"ADD {repositories} /x", look) == ". ./file ./sub ./sub/f main\n"
     assert await made(builder, f"ADD {repositories}#other /x", look) == ". ./file ./sub ./sub/f other\n"
     assert await made(builder, f"ADD {repositories}#main:sub /x", look) == ". ./f below\n"
+    with pytest.raises(DockerfileError, match=r"is commit [0-9a-f]{40}, and not 0000000 as --checksum says") as wrong:
+        await made(builder, f"ADD --checksum=0000000 {repositories} /x", look)
+    commit = str(wrong.value).partition("is commit ")[2][:40]
+    assert await made(builder, f"ADD --checksum={commit} {repositories}#main:sub /x", look) == ". ./f below\n"
+    with pytest.raises(DockerfileError, match="is no commit: of a repository, give 7 or more of its digits"):
+        await made(builder, f"ADD --checksum=sha256:{commit} {repositories} /x", look)
     assert await made(builder, f"ADD --keep-git-dir {repositories} /x", "ls -d /x/.git") == "/x/.git\n"
     with pytest.raises(DockerfileError, match=r"Dockerfile:2: .*#nothing could not be fetched: git: .*nothing"):
         await made(builder, f"ADD {repositories}#nothing /x", look)

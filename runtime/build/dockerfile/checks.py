@@ -8,7 +8,6 @@ from swarmd.runtime.build.dockerfile import names
 from swarmd.runtime.build.dockerfile.errors import DockerfileError
 from swarmd.runtime.build.dockerfile.instructions import (
     Command,
-    Copy,
     Dockerfile,
     Instruction,
     Pairs,
@@ -140,12 +139,6 @@ def _mapped(made: Dockerfile) -> Found:
                 yield one.line, f"{word} maps a port, which only who runs the image can do: write EXPOSE {port}"
 
 
-def _copied_all(made: Dockerfile) -> Found:
-    for _, one in _each(made):
-        if isinstance(one, Copy) and one.add and one.checksum and not any("://" in source for source in one.sources):
-            yield one.line, "--checksum is for what comes from a URL"
-
-
 def _gaps(made: Dockerfile) -> Found:
     lines = (line for stage in made.stages for line in (stage.begin.line, *(one.line for one in stage.instructions)))
     return ((line, "an empty line stands where the line before it goes on") for line in lines if line.gap)
@@ -165,7 +158,6 @@ _RULES: dict[str, Callable[[Dockerfile], Found]] = {
     "ReservedStageName": _reserved,
     "ExposeProtoCasing": _exposed,
     "ExposeInvalidFormat": _mapped,
-    "ChecksumWithoutUrl": _copied_all,
     "UndefinedVar": names.undefined_variables,
     "UndefinedArgInFrom": names.undefined_in_from,
     "InvalidDefaultArgInFrom": names.bad_default_in_from,
