@@ -8,6 +8,7 @@ works the same for a run that this daemon did not start.
 
 import asyncio
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -389,7 +390,7 @@ class Container:
             old = self.state.name
             if self.running:
                 self._host.networks.rename(self.id, name)
-            self._observe(True, name=name)
+            self._change(name=name)
             self._publish("rename", oldName=f"/{old}")
 
     async def connect(self, request: NetworkRequest) -> None:
@@ -401,7 +402,7 @@ class Container:
             if self.running:
                 self._joined(await networks.connect(self.id, config.networks[-1], config), config)
                 self._publish_network("connect", self.state.networks[-1])
-            self._observe(True, config=config)
+            self._change(config=config)
 
     async def disconnect(self, network: NetworkInfo) -> None:
         async with self._changing:
@@ -411,7 +412,7 @@ class Container:
             gone = [one for one in self.state.networks if one.id == network.id]
             if self.running:
                 self._joined(await networks.disconnect(self.id, network.id, config), config)
-            self._observe(True, config=config)
+            self._change(config=config)
             for one in gone:
                 self._publish_network("disconnect", one)
 
@@ -438,7 +439,7 @@ class Container:
                     await asyncio.to_thread(cgroup.update, self.state.config.limits)  # all of it or nothing
                     raise
             config = msgspec.structs.replace(self.state.config, limits=limits, restart=policy)
-            self._observe(True, config=config)
+            self._change(config=config)
             self._publish("update")
 
     def stats(self) -> Stats:
@@ -607,7 +608,20 @@ class Container:
         # Either is the outcome of a start that was under way.
         over = "phase" in changes or wanted != self.record.wanted
         self.record = msgspec.structs.replace(record, boot="", begun=0) if over else record
-        self.directory.save(self.record, durable)
+        try:
+            self.directory.save(self.record, durable)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # It is so all the same, and with the next save it is said: a full disk must not keep a stop from ending.
+            _LOG.error("container %s: its state can't be saved, the disk of %s is full", self.id, self.directory.path)
+
+    def _change(self, **changes: object) -> None:
+        """What a user wants otherwise from now on: saved, or not so."""
+        state = msgspec.structs.replace(self.state, **changes)
+        record = msgspec.structs.replace(self.record, state=state, version=self.record.version + 1)
+        self.directory.save(record, True)
+        self.record = record
 
     def attributes(self) -> dict[str, str]:
         """What every event of it tells."""

@@ -8,6 +8,8 @@ that finds no shim and no exit.json knows that the shim was killed.
     exit.json   {"code", "at", "oom_killed", "error"}
 """
 
+import contextlib
+import errno
 import json
 import os
 import select
@@ -191,7 +193,17 @@ class _Shim:
             "oom_killed": self._oom_kills() > 0,
             "error": failure["error"] if failure else "",
         }
-        files.replace(f"{self._directory}/exit.json", files.dump_json(record))
+        path = f"{self._directory}/exit.json"
+        try:
+            files.replace(path, files.dump_json(record))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # The disk is full, perhaps of what this very program wrote: give up what the run needs no more.
+            for name in ("config.json", "seccomp.bpf"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self._directory}/{name}")
+            files.replace(path, files.dump_json(record))
 
     def _oom_kills(self) -> int:
         """The kernel's own count: memory.oom_control in cgroup v1, memory.events in v2."""
