@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from swarmd.runtime.build.dockerfile import DockerfileError
+from swarmd.runtime.model import Ulimit
 from tests.host.builds import Builds
 from tests.host.engine_host import Host
 
@@ -106,3 +107,33 @@ async def test_workdir_belongs_to_the_user_of_that_place(builder: Builds) -> Non
     text = "FROM busybox\nUSER app\nWORKDIR /home/app/a/b\nRUN touch here; stat -c %u:%g /home/app/a . here\n"
     await builder.build(text)
     assert builder.output().split() == ["1000:1000"] * 3
+
+
+async def test_options_of_mounts(builder: Builds) -> None:
+    text = """\
+FROM busybox AS base
+RUN mkdir /d && echo orig > /d/f && chown -R 1000:2000 /d
+FROM busybox
+RUN --mount=type=cache,target=/c,mode=0750,uid=1000,gid=2000 stat -c '%a %u:%g' /c
+RUN --mount=type=cache,id=x,target=/c,from=base,source=/d cat /c/f; stat -c '%u:%g' /c/f; echo more >> /c/f
+RUN --mount=type=cache,id=x,target=/c,readonly cat /c/f; touch /c/no 2>/dev/null || echo readonly
+RUN --mount=type=tmpfs,target=/t,size=1m head -c 3000000 /dev/zero > /t/big 2>/dev/null || echo full
+RUN --mount=type=secret,id=k,target=s/k,mode=0440,uid=1000,gid=2000 stat -c '%a %u:%g' /s/k; cat /s/k
+RUN --mount=type=secret,id=k,env=KEY,target=/x echo $KEY; cat /x
+RUN --mount=type=secret,id=none test ! -e /run/secrets && echo none
+RUN --mount=type=bind,from=0,source=d,target=/b cat /b/f; touch /b/x 2>/dev/null || echo readonly
+RUN --security=insecure mount -t tmpfs none /tmp && echo insecure
+RUN df -k /dev/shm | tail -1 | sed 's/ \\+/ /g' | cut -d' ' -f2; ulimit -n
+"""
+    more = {"shm_size": 10 << 20, "ulimits": (Ulimit(name="nofile", soft=77, hard=99),)}
+    await builder.build(text, secrets={"k": b"secret\n"}, allowed=("security.insecure",), **more)
+    assert builder.output().splitlines() == [
+        *("750 1000:2000", "orig", "1000:2000", "orig", "more", "readonly", "full"),
+        *("440 1000:2000", "secret", "secret", "secret", "none", "orig", "readonly"),
+        *("insecure", "10240", "77"),
+    ]
+
+
+async def test_a_step_after_volume_keeps_what_it_writes_there(builder: Builds) -> None:
+    await builder.build("FROM busybox\nRUN mkdir /v\nVOLUME /v\nRUN echo x > /v/x\nRUN cat /v/x\n")
+    assert builder.output() == "x\n"
