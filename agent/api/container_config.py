@@ -3,7 +3,8 @@
 Read top to bottom beside the Engine API's ContainerConfig and NetworkingConfig; HostConfig is `host_config.py`.
 """
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from swarmd.agent.api import host_config
 from swarmd.agent.api.fields import Fields
 from swarmd.agent.api.host_config import Inspect
 from swarmd.proto.errors import Invalid
-from swarmd.runtime.model import ContainerConfig, Health, Link, NetworkRequest
+from swarmd.runtime.model import ContainerConfig, Health, Link, Mount, NetworkRequest
 
 _UNSUPPORTED = frozenset({"ArgsEscaped", "OnBuild", "Shell"})
 _ENDPOINT_UNSUPPORTED = {
@@ -39,7 +40,7 @@ def container_config(body: object, inspect: Inspect) -> ContainerConfig:
             ready = host_config.read(host, inspect)
         for stream in ("AttachStdin", "AttachStdout", "AttachStderr"):
             fields.flag(stream)  # whether the client means to attach: it will say so itself
-        _no_anonymous_volumes(fields)
+        _no_anonymous_volumes(fields, ready["mounts"])
         asked = ready.pop("network_mode")
         mode = "none" if fields.flag("NetworkDisabled") else asked
         with fields.part("NetworkingConfig") as networking:
@@ -82,8 +83,12 @@ def _entrypoint(fields: Fields) -> tuple[str, ...] | None:
     return () if given == ("",) else given
 
 
-def _no_anonymous_volumes(fields: Fields) -> None:
+def _no_anonymous_volumes(fields: Fields, mounts: Iterable[Mount]) -> None:
+    """docker-py and Compose name the targets of binds here too."""
+    targets = {os.path.normpath(mount.target) for mount in mounts}
     for target in fields.raw("Volumes"):
+        if os.path.normpath(target) in targets:
+            continue
         raise Invalid(f"volume {target}: there are no volumes yet: bind a directory of the host, -v /here:{target}")
 
 

@@ -74,6 +74,7 @@ def oom_score(init: Init) -> None:
 
 
 def ulimits(init: Init) -> None:
+    """Not before the mounts, which take more descriptors and memory than a program may be given."""
     privileges.set_limits(init.process)
 
 
@@ -289,7 +290,6 @@ def program(init: Init) -> None:
 STEPS = (
     join_cgroup,
     oom_score,
-    ulimits,
     seccomp_profile,
     join_namespaces,
     keyring,
@@ -306,6 +306,7 @@ STEPS = (
     gate,
     enter_root,
     standard_streams,
+    ulimits,
     user_namespace,
     user,
     working_directory,

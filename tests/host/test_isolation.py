@@ -287,6 +287,8 @@ async def test_what_a_sysctl_and_a_domain_are(host: Host) -> None:
 
 
 async def test_a_limit_that_cannot_be_raised_is_kept_as_high_as_it_can_be(host: Host) -> None:
+    few = (Ulimit(name="nofile", soft=9, hard=9), Ulimit(name="fsize", soft=0, hard=0))
+    assert (await host.run("ulimit -n; ulimit -f", ulimits=few, tty=True)).out == "9\r\n0\r\n"
     ran = await host.run("ulimit -n; ulimit -Hn", ulimits=(Ulimit(name="nofile", soft=1024, hard=1 << 30),))
     soft, hard = map(int, ran.out.split())
     assert soft == 1024 and hard > 1024

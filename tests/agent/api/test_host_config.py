@@ -112,6 +112,12 @@ def test_links_are_one_list_wherever_they_are_given() -> None:
     assert host_config.shown(found)["Links"] == ["db:database", "cache:cache"]
 
 
+def test_volumes_are_refused_unless_they_are_targets_of_mounts() -> None:
+    assert len(config({"Volumes": {"/m": {}, "/t/": {}}}, Binds=["/here:/m/"], Tmpfs={"/t": ""}).mounts) == 2
+    with pytest.raises(Invalid, match="volume /other: there are no volumes yet"):
+        config({"Volumes": {"/m": {}, "/other": {}}}, Binds=["/here:/m"])
+
+
 def test_what_is_exposed_is_only_said() -> None:
     body = {"ExposedPorts": {"80/sctp": {}, "90/TCP": {}}}
     assert config(body).exposed == ("80/sctp", "90/tcp")
