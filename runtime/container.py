@@ -84,6 +84,15 @@ class Container:
             raise Conflict(f"container {self.state.name} is not running: start it first")
         return spec.Peer(self.state.pid, self.directory.path)
 
+    async def make(self) -> None:
+        """Put it on the disk; whoever finds it before that waits for it."""
+        async with self._changing:
+            try:
+                await asyncio.to_thread(self.directory.make, self.record)
+            except BaseException:
+                self.removed = True
+                raise
+
     # Starting
 
     async def start(self) -> None:
@@ -121,16 +130,18 @@ class Container:
 
     async def _spawn(self) -> Run:
         """Acquire what a run holds, and run it; what the caller finds acquired after an error it releases."""
-        sandbox = await launch.prepare(self.state, self.directory.path, self._host, self._find_peer)
+        sandbox, request = await launch.prepare(self.state, self.directory.path, self._host, self._find_peer)
         probe = effective.health(self.state.config, self._host.images.get(self.state.image_id))
-        self._observe(
-            False,
+        # Saved once it runs: until then nobody is told of it, and what it holds is found by its id.
+        seen = msgspec.structs.replace(
+            self.state,
             networks=sandbox.networks,
             ports=sandbox.ports,
             health=HealthState.STARTING if probe else HealthState.NONE,
             health_failing_streak=0,
             health_log=(),
         )
+        self.record = msgspec.structs.replace(self.record, state=seen)
         for network in sandbox.networks:
             self._publish_network("connect", network)
         with contextlib.ExitStack() as handed_over:
@@ -138,8 +149,8 @@ class Container:
             for connection, _ in clients:
                 handed_over.enter_context(connection)
             wants = [streams.as_request() for _, streams in clients]
-            request = {"op": "start", "directory": str(self.directory.path), "clients": wants}
-            answer = await self._host.spawner.ask(request, [connection.fileno() for connection, _ in clients])
+            fds = [connection.fileno() for connection, _ in clients]
+            answer = await self._host.spawner.ask({**request, "clients": wants}, fds)
         return msgspec.convert(answer, Run)
 
     async def _abandon(self, error: BaseException) -> None:

@@ -102,8 +102,12 @@ class Engine:
         image_id = image.variant.manifest.digest if image.variants else image.id
         state = ContainerState(id=id, name=name, config=config, image_id=image_id, phase=Phase.CREATED, created=now)
         container = Container(Directory(self._root / id), Record(state=state), self._host, self._peer)
-        container.directory.make(container.record)
-        self._containers[id] = container
+        self._containers[id] = container  # first: from here on its name is taken, and its image in use
+        try:
+            await container.make()
+        except BaseException:
+            self._containers.pop(id, None)
+            raise
         self.publish("container", "create", id, container.attributes())
         return id
 

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -52,8 +53,10 @@ class BorrowedSandbox:
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-async def prepare(state: ContainerState, directory: Path, host: Host, find_peer: FindPeer) -> Sandbox:
-    """After an error the caller releases what was acquired."""
+async def prepare(
+    state: ContainerState, directory: Path, host: Host, find_peer: FindPeer
+) -> tuple[Sandbox, Mapping[str, Any]]:
+    """Return the network, and what the spawner is to be asked. After an error the caller releases what was acquired."""
     config, image = state.config, host.images.get(state.image_id)
     peers = _peers(config, find_peer)
     for mount in config.mounts:
@@ -72,7 +75,9 @@ async def prepare(state: ContainerState, directory: Path, host: Host, find_peer:
         sandbox = await host.networks.attach(state.id, state.name, config, user.network if user else "")
     seccomp = _filter(config, host)
     empty = directory / "empty"
-    empty.mkdir(exist_ok=True)
+    layers = {m.image: host.images.get(m.image).layers for m in config.mounts if isinstance(m, ImageMount)}
+    if layers:
+        empty.mkdir(exist_ok=True)
     given = spec.Given(
         sandbox=sandbox,
         procs=cgroup.procs_files(),
@@ -80,7 +85,7 @@ async def prepare(state: ContainerState, directory: Path, host: Host, find_peer:
         cgroup_path=f"/{host.cgroup_parent.strip('/')}/{state.id}",
         user=user,
         peers=peers,
-        layers={m.image: host.images.get(m.image).layers for m in config.mounts if isinstance(m, ImageMount)},
+        layers=layers,
         seccomp=seccomp.profile if seccomp else None,
         device_edits=edits,
         runtime=checks.runtime_path(config.runtime),
@@ -94,7 +99,13 @@ async def prepare(state: ContainerState, directory: Path, host: Host, find_peer:
     }
     for name, content in contents.items():
         files.put_new(f"{directory}/{name}", content)
-    return sandbox
+    return sandbox, {"op": "start", "directory": str(directory), "terminal": config.tty, **_for_keeper(document)}
+
+
+def _for_keeper(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the config what every keeper reads, so that few have to read all of it."""
+    wanted = ("swarmd.cgroup.procs", "swarmd.log", "swarmd.runtime", "swarmd.stdin")
+    return {"annotations": {key: value for key, value in document["annotations"].items() if key in wanted}}
 
 
 def _make_source(path: str) -> None:

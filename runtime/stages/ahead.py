@@ -32,18 +32,14 @@ class Stdio:
         self._nowhere = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._stdin, self._stdout, self._stderr = os.pipe(), os.pipe(), os.pipe()
 
-    def theirs(self, config: dict[str, Any]) -> list[int]:
-        if config["process"].get("terminal"):
-            return []
-        stdin = self._stdin[0] if config["annotations"].get("swarmd.stdin") else self._nowhere
-        return [stdin, self._stdout[1], self._stderr[1]]
+    def theirs(self, terminal: bool, stdin: bool) -> list[int]:
+        return [] if terminal else [self._stdin[0] if stdin else self._nowhere, self._stdout[1], self._stderr[1]]
 
-    def ours(self, config: dict[str, Any]) -> tuple[int, dict[int, str]]:
+    def ours(self, terminal: bool, stdin: bool) -> tuple[int, dict[int, str]]:
         """What stdin is written to, -1 for none, and what is read from."""
-        if config["process"].get("terminal"):
+        if terminal:
             return -1, {}
-        readers = {self._stdout[0]: "stdout", self._stderr[0]: "stderr"}
-        return self._stdin[1] if config["annotations"].get("swarmd.stdin") else -1, readers
+        return self._stdin[1] if stdin else -1, {self._stdout[0]: "stdout", self._stderr[0]: "stderr"}
 
     def all(self) -> set[int]:
         return {self._nowhere, *self._stdin, *self._stdout, *self._stderr}
@@ -94,7 +90,8 @@ def _wait(channel: socket.socket, stdio: Stdio) -> NoReturn:
         directory: str = json.loads(data)["directory"]
         config: dict[str, Any] = json.loads(files.read_bytes(f"{directory}/config.json"))
         if _fits(config):
-            init.run(directory, config, stdio.theirs(config), channel, made)
+            theirs = stdio.theirs(config["process"]["terminal"], "swarmd.stdin" in config["annotations"])
+            init.run(directory, config, theirs, channel, made)
     except Exception:
         pass  # the one forked instead meets the same, and says so
     channel.send(b'{"other":true}')

@@ -10,6 +10,7 @@ that finds no shim and no exit.json knows that the shim was killed.
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import select
@@ -25,13 +26,15 @@ from swarmd.runtime.stages.privileges import StepError
 from swarmd.runtime.stages.streams import Client, Door, Pump
 
 
-def run(directory: str, clients: list[Client], reply: int, ahead: Ahead) -> NoReturn:
-    """Keep one container until it has ended; the answer to the start goes to the descriptor reply.
+def run(request: dict[str, Any], fds: list[int], ahead: Ahead) -> NoReturn:
+    """Keep one container until it has ended; the answer to the start goes to the last of the descriptors.
 
-    clients: attached before the program's first byte; ahead: what is there already, and has begun.
+    The others are clients', attached before the program's first byte; ahead: what is there already, and has begun.
     """
+    clients = [Client(fd, wants) for fd, wants in zip(fds, request["clients"], strict=False)]
+    reply = fds[-1]
     try:
-        _Shim(directory, clients, reply, ahead).run()
+        _Shim(request, clients, reply, ahead).run()
     except Exception as error:
         _answer(reply, {"error": f"shim: {error}", "exit_code": 125})
     os._exit(0)
@@ -45,17 +48,25 @@ def _answer(reply: int, value: dict[str, Any]) -> None:
 
 
 class _Shim:
-    def __init__(self, directory: str, clients: list[Client], reply: int, ahead: Ahead) -> None:
-        self._directory, self._clients, self._reply, self._ahead = directory, clients, reply, ahead
-        self._config: dict[str, Any] = json.loads(files.read_bytes(f"{directory}/config.json"))
-        self._annotations: dict[str, str] = self._config["annotations"]
+    def __init__(self, request: dict[str, Any], clients: list[Client], reply: int, ahead: Ahead) -> None:
+        self._directory: str = request["directory"]
+        self._clients, self._reply, self._ahead = clients, reply, ahead
+        self._terminal: bool = request["terminal"]
+        self._annotations: dict[str, str] = request["annotations"]  # those that every keeper reads
         self._record: dict[str, Any] = {
             "boot": files.boot_id(),
             "shim": os.getpid(),
             "shim_start": files.start_time(os.getpid()),
         }
-        self._theirs = ahead.stdio.theirs(self._config)
-        self._stdin, self._readers = ahead.stdio.ours(self._config)
+        stdin = bool(self._annotations.get("swarmd.stdin"))
+        self._theirs = ahead.stdio.theirs(self._terminal, stdin)
+        self._stdin, self._readers = ahead.stdio.ours(self._terminal, stdin)
+
+    @functools.cached_property
+    def _config(self) -> dict[str, Any]:
+        """All of it, which few starts need here."""
+        config: dict[str, Any] = json.loads(files.read_bytes(f"{self._directory}/config.json"))
+        return config
 
     def run(self) -> None:
         os.setsid()
@@ -152,7 +163,7 @@ class _Shim:
     def _run_hooks(self, pid: int) -> dict[str, Any] | None:
         """Those that are run outside, before the container's root is entered."""
         state = {"ociVersion": self._config["ociVersion"], "id": self._directory.rpartition("/")[2], "pid": pid}
-        state |= {"status": "creating", "bundle": self._directory, "annotations": self._annotations}
+        state |= {"status": "creating", "bundle": self._directory, "annotations": self._config["annotations"]}
         try:
             hooks.run(self._config, ("prestart", "createRuntime"), state)
         except StepError as error:
@@ -177,8 +188,7 @@ class _Shim:
         return log
 
     def _pump(self, log: Lines) -> Pump:
-        terminal = bool(self._config["process"].get("terminal"))
-        wanted = self._annotations.get("swarmd.stdin", "")
+        terminal, wanted = self._terminal, self._annotations.get("swarmd.stdin", "")
         if terminal and wanted:
             self._stdin = next(iter(self._readers), -1)
         pump = Pump(self._readers, self._stdin, terminal, wanted == "once", log.write, log.flush)

@@ -16,7 +16,6 @@ together stay one.  The answer, through reply: {} or {"error", "kind"}.
 import contextlib
 import errno
 import gc
-import hashlib
 import json
 import os
 import signal
@@ -45,6 +44,7 @@ Entry = list[Any]
 
 def run(request: dict[str, Any], fds: list[int]) -> NoReturn:
     """fds: reply alone."""
+    import hashlib  # noqa: F401 (for _digest)
     import tarfile  # not in the spawner, whose memory every shim shares
 
     for places in (sys.path, sys.meta_path, sys.path_hooks):
@@ -147,6 +147,8 @@ def _inside(name: str) -> str:
 
 
 def _digest(fd: int, offset: int, size: int) -> str:
+    import hashlib  # loaded by run, before this is inside
+
     content = hashlib.sha256()
     while size > 0:
         data = os.pread(fd, min(size, BLOCK), offset)

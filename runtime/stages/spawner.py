@@ -5,7 +5,7 @@ it forked goes on: shims and exec helpers answer the daemon themselves, each thr
 
     daemon                                                   spawner             shim, or exec helper
       |                                                        | -- fork ------> |  waits for whatever comes next
-      | -- {"op": "start", "directory", "clients"} ----------------------------> |
+      | -- {"op": "start", "directory", ...} ----------------------------------> |
       |    + the clients' connections, reply                   | <- "." -------- |  has it: the spawner forks another
       | <-- {"pid", "started", ...} or {"error", "exit_code"} ------------------ |
       | -- {"op": "exec", ...} + pidfd, client, control -----------------------> |
@@ -28,7 +28,6 @@ from typing import Any, NoReturn
 
 from swarmd.runtime.stages import archive, execute, files, shim, snapshot, syscalls, userns
 from swarmd.runtime.stages.ahead import Ahead
-from swarmd.runtime.stages.streams import Client
 
 MOST_CLIENTS = 200  # attached before a start; the kernel passes 253 descriptors at most
 MOST_FDS = MOST_CLIENTS + 4
@@ -139,8 +138,7 @@ def _await_start(requests: socket.socket, tell: int) -> NoReturn:
     request, fds = _receive(requests)
     ahead.begin(request["directory"])
     _take(requests, tell)
-    clients = [Client(fd, wants) for fd, wants in zip(fds, request["clients"], strict=False)]
-    shim.run(request["directory"], clients, fds[-1], ahead)
+    shim.run(request, fds, ahead)
 
 
 def _await_other(requests: socket.socket, tell: int) -> NoReturn:
