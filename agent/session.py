@@ -22,7 +22,8 @@ from swarmd.proto.objects_pb2 import Holdings, NodeDescription
 from swarmd.proto.tls import channel_options
 
 log = logging.getLogger(__name__)
-WELCOME = 5.0  # s, for a manager to say welcome
+WELCOME = 3.0  # s, for a manager to be reached and say welcome
+LONGEST_PAUSE = 2.0  # s between attempts: with WELCOME less than a manager waits for its nodes after a start
 PATIENCE = 3  # heartbeat periods for a write to get through; a silent link is noticed by the channel's keepalive
 STABLE = 1.0  # s that a session must have held for another manager to be asked at once
 JITTER = 0.1  # of the heartbeat period
@@ -55,7 +56,7 @@ class Session:
         self._welcomed_at: float | None = None
 
     async def run(self) -> None:
-        backoff = Backoff(base=0.1, cap=8.0)
+        backoff = Backoff(base=0.1, cap=LONGEST_PAUSE)
         failed = ""
         while True:
             address = self._choose(failed)
@@ -134,8 +135,8 @@ class _Conversation:
 
     async def run(self) -> None:
         """Until the stream breaks: raises why."""
-        await self._send(pb.AgentMessage(hello=pb.Hello(description=self._session._describe())))
-        async with asyncio.timeout(WELCOME):
+        async with asyncio.timeout(WELCOME):  # the channel alone would try a host that is down for 20 s
+            await self._send(pb.AgentMessage(hello=pb.Hello(description=self._session._describe())))
             first = await self._stream.read()
         if first is EOF or first.WhichOneof("of") != "welcome":
             raise await self._why()

@@ -30,6 +30,7 @@ from swarmd.proto.objects_pb2 import (
 log = logging.getLogger(__name__)
 MISSED = 3  # heartbeats
 GRACE = 5.0  # s, in which a restarted swarmd comes back to its tasks
+RETURN = 10.0  # s, in which nodes find a manager that was restarted: they ask every 2 s, and up to 3 s at a time
 TICK = 0.25  # s
 
 _MESSAGES = {
@@ -124,7 +125,7 @@ class Attendance:
 
     def _resume(self) -> None:
         """Nodes that had their session with us before we were restarted."""
-        until = self._clock.monotonic() + GRACE
+        until = self._clock.monotonic() + RETURN
         for node in self._store.view().find(Node):
             if node.session_manager == self._manager_id and node.id not in self.sessions:
                 self._left[node.id] = until

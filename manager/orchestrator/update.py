@@ -64,11 +64,14 @@ def needs_new_tasks(old: ServiceSpec, new: ServiceSpec) -> bool:
 
 
 def revise(service: Service, spec: ServiceSpec) -> Service:
-    """The service with a new spec, and the old one kept for a rollback."""
+    """The service with a new spec, and the old one kept for a rollback; the same spec has a paused update go on."""
     revised = edited(service)
+    if spec == service.spec:
+        revised.spec_version += is_paused(service)  # failures of before do not count
+        return revised
     rolls = needs_new_tasks(service.spec, spec)
     # A change of scale during an update must not cost the update the spec that it would roll back to.
-    if rolls or not is_updating(service):
+    if rolls or not (is_updating(service) or is_paused(service)):
         revised.previous_spec.CopyFrom(service.spec)
     revised.spec.CopyFrom(spec)
     revised.spec_version += rolls

@@ -206,3 +206,18 @@ def test_strangers_are_kept_out_of_every_port(one_manager: Cluster, other_cluste
         ):
             assert https_status(one_manager, "host2", url, *pair) == "000", (port, pair)
         assert https_status(one_manager, "host1", url.replace("https", "http")) == "000", "on the manager itself too"
+
+
+def test_the_only_manager_s_host_is_away_for_a_while_and_no_task_of_the_others_moves(one_manager: Cluster) -> None:
+    one_manager.swarmctl("service", "create", "--name", "calm", "--replicas", "6", *AT_ONCE, "demo", *SERVE)
+    host1 = one_manager.nodes()["host1"]["ID"]
+    before = {task["ID"] for task in one_manager.converged("calm", 6) if task["NodeID"] != host1}
+    log = one_manager.data("host2").parent / "log" / "swarmd.log"
+    known = log.read_text().count("session with manager")
+    one_manager.devcluster("kill", "host1")
+    wait_for(lambda: log.read_text().count("session with manager") > known + 6, "attempts to reach the manager", 60)
+    one_manager.devcluster("start", "host1")
+    one_manager.make_whole()
+    after = {task["ID"] for task in one_manager.converged("calm", 6)}
+    one_manager.swarmctl("service", "rm", "calm")
+    assert before < after, "tasks were moved"

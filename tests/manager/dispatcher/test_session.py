@@ -3,6 +3,8 @@
 import grpc
 import pytest
 
+from swarmd.agent import session
+from swarmd.manager.dispatcher import attendance
 from swarmd.manager.store.memory import MemoryBackend, MemoryStore
 from swarmd.proto import objects_pb2 as pb
 from swarmd.proto import task_states as states
@@ -238,10 +240,14 @@ async def test_session_with_another_manager_keeps_the_node_ready(monkeypatch: py
 async def test_restarted_manager_gives_its_nodes_time_then_calls_them_down(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swarmd.manager.dispatcher.attendance.GRACE", 0.4)
+    monkeypatch.setattr("swarmd.manager.dispatcher.attendance.RETURN", 0.4)
     lost = node("a")
     lost.status.state = pb.NODE_STATE_READY
     lost.session_manager = "m"
     await put(store, lost)
     async with dispatching(store, "m", monkeypatch):
         await until(lambda: state_of(store, "a") == pb.NODE_STATE_DOWN, lambda: state_of(store, "a"))
+
+
+def test_a_restarted_manager_waits_longer_than_its_nodes_take_to_find_it() -> None:
+    assert session.WELCOME + session.LONGEST_PAUSE < attendance.RETURN

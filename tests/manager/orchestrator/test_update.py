@@ -315,6 +315,29 @@ def test_a_new_update_supersedes_a_paused_one():
     assert state(world) == UPDATE_STATE_COMPLETED
 
 
+def test_the_same_spec_again_has_a_paused_update_go_on_and_keeps_the_way_back():
+    world = cluster(3)
+    change(world)
+    fail_new(world)
+    assert state(world) == UPDATE_STATE_PAUSED
+    change(world)
+    assert world.service().previous_spec.task.container.image == "app:1"
+    world.converge()
+    assert images(world) == ["app:2"] * 3
+    assert state(world) == UPDATE_STATE_COMPLETED
+
+
+def test_scaling_a_paused_update_keeps_the_spec_to_roll_back_to():
+    world = cluster(3)
+    change(world)
+    fail_new(world)
+    spec = world.service().spec
+    spec.mode.replicated.replicas = 4
+    world.put(update.revise(world.service(), spec))
+    assert state(world) == UPDATE_STATE_PAUSED
+    assert world.service().previous_spec.task.container.image == "app:1"
+
+
 def test_going_back_by_hand_while_updating_ends_the_update():
     world = cluster(2)
     change(world)
