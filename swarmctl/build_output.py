@@ -113,6 +113,15 @@ class Files:
                     raise
 
 
+def check(path: str) -> None:
+    """Refusal for a file that can't be written, before the build that it is to tell of."""
+    place = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.isdir(place):
+        raise Refusal(
+            f"{path} is a directory: name a file" if os.path.isdir(path) else f"there is no directory {place}"
+        )
+
+
 def write(path: str, text: str) -> None:
     try:
         with open(path, "w") as file:

@@ -42,6 +42,11 @@ class Watch:
         self._shown, self._context = shown, context
         self._built = Built()
 
+    @property
+    def warnings(self) -> list[str]:
+        """So far."""
+        return self._built.warnings
+
     def sending(self, content: Iterator[bytes]) -> Iterator[bytes]:
         """The context on its way."""
         size = 0

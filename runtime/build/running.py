@@ -61,6 +61,9 @@ class Prepared:
     async def config(self, argv: tuple[str, ...], env: Mapping[str, str]) -> ContainerConfig:
         """Make what is mounted; it is held until the stack is left."""
         build, one = self._run.build, self._one
+        locked = {_id(mount) for mount in self._asked if mount.type == "cache" and mount.sharing == "locked"}
+        for id in sorted(locked):  # in one order for all, so that no two steps wait for one another
+            await self._held.enter_async_context(build.cache.lock(id))
         found: list[Mount] = []
         variables = dict(env)
         for number, mount in enumerate(self._asked):
@@ -106,12 +109,11 @@ class Prepared:
 
     async def _cached(self, mount: RunMount) -> BindMount:
         build = self._run.build
-        id = mount.id or mount.target
+        id = _id(mount)
         mode = 0o755 if mount.mode is None else mount.mode
         if mount.sharing == "private":  # the first that nobody has
             names = (f"{id} {number}" if number > 1 else id for number in count(1))
             id = next(name for name in names if not build.cache.lock(name).locked())
-        if mount.sharing != "shared":
             await self._held.enter_async_context(build.cache.lock(id))
         path, fresh = build.cache.mount(id, mode, mount.uid, mount.gid)
         self._held.enter_context(build.cache.using(path))
@@ -171,6 +173,11 @@ class Prepared:
 
     def _target(self, path: str) -> str:
         return path if path.startswith("/") else f"{self._run.snapshot.config.workdir or ''}/{path}"
+
+
+def _id(mount: RunMount) -> str:
+    """Of a cache mount."""
+    return mount.id or mount.target
 
 
 async def prepare(run: AnyStage, one: Run, held: AsyncExitStack) -> Prepared:

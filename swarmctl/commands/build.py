@@ -96,6 +96,8 @@ def build(client: Client, args: Args) -> int:
 
     if not args.force_rm:
         raise Refusal("containers of steps are always removed: what they made is in the cache")
+    for path in filter(None, (args.iidfile, args.metadata_file)):
+        build_output.check(path)
     files = build_output.Files(args.output, args.tag, push=args.push, stays=args.load)
     headers = {"Content-Type": build_request.MEDIA_TYPE, **Logins().of_all()}
     query, more = build_request.query(args), build_request.beside(args, client.host)
@@ -108,12 +110,14 @@ def build(client: Client, args: Args) -> int:
     try:
         watch = Watch(Quiet(sys.stderr) if args.check else display(args), source.context)
         body = _body(more, watch.sending(_compressed(content) if args.compress else content))
-        found = watch.follow(lambda: client.send("/build", body, headers, **query, **source.query))
+        try:
+            found = watch.follow(lambda: client.send("/build", body, headers, **query, **source.query))
+        finally:
+            if not args.quiet and not args.check:  # they may say why it has failed
+                client.warn({"Warnings": watch.warnings})
         if args.check:
             print(*(found.warnings or ["nothing is doubtful in the Dockerfile"]), sep="\n")
             return 1 if found.warnings else 0
-        if not args.quiet:
-            client.warn({"Warnings": found.warnings})
         if args.iidfile:
             build_output.write(args.iidfile, found.id)
         files.fetch(client, found.id)

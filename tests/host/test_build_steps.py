@@ -64,6 +64,16 @@ async def test_cache_mounts_are_shared_between_builds_as_is_asked_for(
     assert second.output().strip() == str(seen)
 
 
+async def test_steps_that_lock_the_same_mounts_do_not_wait_for_one_another(host: Host) -> None:
+    mounts = [f"--mount=type=cache,sharing=locked,target=/{name},id={name}" for name in ("a", "b", "a")]
+    lines = [
+        f"RUN {' '.join(order)} test -d /a && sleep 0.5; echo {n}" for n, order in enumerate((mounts[:2], mounts[1:]))
+    ]
+    twice = f"RUN {mounts[0]} {mounts[0].replace('/a', '/again')} test -d /again && echo 2"
+    found = await both(host, *(f"FROM busybox\n{line}\n" for line in (*lines, twice)))
+    assert [build.output() for build in found] == ["0\n", "1\n", "2\n"]
+
+
 @pytest.fixture
 def agent(host: Host) -> Iterator[Path]:
     path = Path(f"/tmp/agent-{host.root.name}")

@@ -318,6 +318,14 @@ def test_a_failure_is_the_daemons_sentence_and_its_code(build: Builds, tmp_path:
     build.events = [step(1, "started"), step(1, "failed"), {"errorDetail": {"code": 7, "message": said}, "error": said}]
     failed = build.run("build", "--iidfile", str(tmp_path / "id"), str(build.place), code=7)
     assert failed.err.endswith(f"#1 ERROR\n\nswarmctl: {said}\n") and not (tmp_path / "id").exists()
+    build.events.insert(0, {"warning": "Dockerfile:1: Rule: why"})
+    assert f"\nWARNING: Dockerfile:1: Rule: why\nswarmctl: {said}" in build.run("build", str(build.place), code=7).err
+    asked = len(build.daemon.asked)
+    for flag in ("--iidfile", "--metadata-file"):
+        assert "there is no directory /nosuch" in build.run("build", flag, "/nosuch/f", str(build.place), code=1).err
+        assert f"{tmp_path} is a directory" in build.run("build", flag, str(tmp_path), str(build.place), code=1).err
+    assert len(build.daemon.asked) == asked
+    del build.events[0]
     lines = "".join(f"line {n}\n" for n in range(20))
     build.events[1:1] = [step(1, "output", data=lines[:30]), step(1, "output", data=lines[30:])]
     quiet = build.run("build", "-q", str(build.place), code=7).err.splitlines()

@@ -8,9 +8,11 @@ from swarmd.runtime.build.dockerfile import names
 from swarmd.runtime.build.dockerfile.errors import DockerfileError
 from swarmd.runtime.build.dockerfile.instructions import (
     Command,
+    Copy,
     Dockerfile,
     Instruction,
     Pairs,
+    Run,
     Stage,
     Value,
     Words,
@@ -47,6 +49,15 @@ def _json_recommended(made: Dockerfile) -> Found:
         own_shell = any(other.line.keyword == "SHELL" for other in stage.instructions)
         if isinstance(one, Command) and one.in_shell and not own_shell:
             yield one.line, f"{one.line.keyword} in the shell form does not get signals: use a JSON list"
+
+
+def _no_list(made: Dockerfile) -> Found:
+    for _, one in _each(made):
+        words = one.words[:1] if isinstance(one, Command | Run) and one.in_shell else ()
+        words = one.sources[:1] if isinstance(one, Copy) else words
+        if words and words[0].lstrip().startswith(('["', "['")):
+            why = "its words stand in double quotes, with commas between and ] at the end"
+            yield one.line, f"{one.line.keyword} begins like a JSON list, and is none: {why}"
 
 
 def _stage_casing(made: Dockerfile) -> Found:
@@ -146,6 +157,7 @@ def _gaps(made: Dockerfile) -> Found:
 
 _RULES: dict[str, Callable[[Dockerfile], Found]] = {
     "JSONArgsRecommended": _json_recommended,
+    "MalformedList": _no_list,
     "StageNameCasing": _stage_casing,
     "FromAsCasing": _as_casing,
     "ConsistentInstructionCasing": _keyword_casing,

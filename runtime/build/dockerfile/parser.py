@@ -297,7 +297,10 @@ class _Reader:
         text = line.rest
         for heredoc in line.heredocs:
             text += f"\n{heredoc.content}{heredoc.name}"
-        parse_line(text, self._file)
+        try:
+            parse_line(text, self._file)
+        except DockerfileError as error:
+            raise self.error(line, error.why, error.word) from None
         return Onbuild(line=line, text=text)
 
 

@@ -45,6 +45,8 @@ def test_what_is_usual_is_not_warned_of(text: str) -> None:
         ("SecretsUsedInArgOrEnv", 2, "FROM a\nARG DB_PASSWORD\n", "DB_PASSWORD"),
         ("SecretsUsedInArgOrEnv", 2, "FROM a\nENV x=1 aws_secret_access_key=1\n", "aws_secret_access_key"),
         ("JSONArgsRecommended", 2, "FROM a\nCMD x\n", "JSON list"),
+        ("MalformedList", 2, "FROM a\nRUN ['x', 'y']\n", "double quotes"),
+        ("MalformedList", 2, 'FROM a\nCOPY ["x", "y"\n', "is none"),
         ("StageNameCasing", 1, "FROM a AS Build\n", "mixed case"),
         ("ConsistentInstructionCasing", 3, "FROM a\nRUN x\nrun y\n", "run"),
         ("LegacyKeyValueFormat", 2, "FROM a\nENV x y\n", "ENV x=value"),

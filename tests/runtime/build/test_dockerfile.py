@@ -91,7 +91,7 @@ def test_health_checks() -> None:
         ("FROM a AS x\nFROM b AS X", 2, "called X already"),
         ("FROM a\nRUN <<E\nx", 2, "a line E is missing"),
         ("FROM a\nONBUILD FROM x", 2, "ONBUILD can't have FROM"),
-        ("FROM a\nONBUILD RUM x", 1, "unknown instruction RUM: did you mean RUN"),
+        ("FROM a\nONBUILD RUM x", 2, "unknown instruction RUM: did you mean RUN"),
         ("FROM a\nSHELL x", 2, "JSON list"),
         ("FROM a\nHEALTHCHECK x", 2, "CMD with a command, or NONE"),
         ("FROM a\nHEALTHCHECK --interval=3 CMD x", 2, "a duration like 30s"),
