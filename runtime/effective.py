@@ -63,13 +63,14 @@ def exposed(config: ContainerConfig, image: Image) -> tuple[str, ...]:
 
 
 def ports(config: ContainerConfig, image: Image) -> tuple[PortMapping, ...]:
-    """Ports to publish: those asked for, and with `publish_all` every other that is exposed."""
+    """Ports to publish: those asked for, and with `publish_all` every other that is exposed and can be a port."""
     if not config.publish_all:
         return config.ports
     asked = {(port.container_port, port.protocol) for port in config.ports}
     others = (
         (int(number), (protocol or "tcp").lower())
         for number, _, protocol in (e.partition("/") for e in exposed(config, image))
+        if number.isascii() and number.isdigit() and 0 < int(number[:6]) < 65536
     )
     wanted = ((n, p) for n, p in others if p in ("tcp", "udp") and (n, p) not in asked)
     return (*config.ports, *(PortMapping(container_port=n, protocol=p) for n, p in wanted))

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 import aiohttp
+import msgspec
 from aiohttp import web
 
 from swarmd.agent.api import query
@@ -214,6 +215,8 @@ def _meant(store: ImageStore, name: str) -> list[tuple[Image, str]]:
         if all_tags:
             return all_tags
     image = store.get(name)
+    if meant.digest:
+        meant = msgspec.structs.replace(meant, tag="")
     return [(image, str(meant) if str(meant) in image.refs else "")]
 
 

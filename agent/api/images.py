@@ -114,6 +114,8 @@ def _names_meant(image: Image, name: str) -> tuple[str, ...]:
         meant = Reference.parse(name)
     except Invalid:
         return ()
+    if meant.digest:  # of which a tag that comes with it takes nothing away
+        meant = msgspec.structs.replace(meant, tag="")
     if str(meant) not in image.refs:
         return ()
     left = [ref for ref in image.refs if ref != str(meant) and Reference.parse(ref).repository == meant.repository]

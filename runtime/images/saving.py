@@ -67,7 +67,7 @@ def _entries(parts: Sequence[tuple[Image, Sequence[str]]], wanted: Platform | No
     for image, refs in parts:
         target = image.variant.manifest if wanted else image.target
         for ref in refs or ("",):
-            notes = {_NAME: ref, _TAG: ref.rpartition(":")[2]} if ref else None
+            notes = {_NAME: ref, **({} if "@" in ref else {_TAG: ref.rpartition(":")[2]})} if ref else None
             platform = None if target.media_type == OCI_INDEX else image.variant.platform
             yield msgspec.structs.replace(target, annotations=notes, platform=platform)
 
@@ -75,7 +75,7 @@ def _entries(parts: Sequence[tuple[Image, Sequence[str]]], wanted: Platform | No
 def _saved(variant: Variant, refs: Sequence[str]) -> dict[str, Any]:
     return {
         "Config": f"blobs/{variant.configuration.digest.replace(':', '/')}",
-        "RepoTags": [familiar(ref) for ref in refs],
+        "RepoTags": [familiar(ref) for ref in refs if "@" not in ref],
         "Layers": [f"blobs/{blob.digest.replace(':', '/')}" for blob in variant.blobs],
     }
 

@@ -97,15 +97,18 @@ def _made(client: Client, args: Args, wanted: dict[str, Any]) -> Any:
     try:
         return client.post("/containers/create", wanted, **query)
     except Refusal as refusal:
-        if refusal.status != 404 or args.pull != "missing" or _has(client, args.image):
+        if refusal.status != 404 or args.pull != "missing" or _has(client, args.image, args.platform):
             raise
     pull(client, args)
     return client.post("/containers/create", wanted, **query)
 
 
-def _has(client: Client, image: str) -> bool:
+def _has(client: Client, image: str, wanted: str | None) -> bool:
+    """For the platform that is wanted."""
+    from swarmd.swarmctl.references import platform
+
     try:
-        client.get(f"/images/{segment(image)}/json")
+        client.get(f"/images/{segment(image)}/json", platform=platform(wanted))
     except Refusal as refusal:
         return refusal.status != 404
     return True

@@ -139,3 +139,11 @@ def test_names_in_etc_hosts() -> None:
         ({}, ("0123456789ab",)),
     ):
         assert effective.host_names("0123456789abcdef", config(**given)) == names
+
+
+def test_of_all_that_an_image_exposes_what_can_be_a_port_is_published() -> None:
+    odd = AnImage(
+        ImageConfig(exposed_ports=("80/tcp", "53/UDP", "abc/xyz", "99999/tcp", "/tcp", "0", "70/sctp", "²/tcp"))
+    )
+    found = effective.ports(config(publish_all=True), odd)
+    assert [(port.container_port, port.protocol) for port in found] == [(80, "tcp"), (53, "udp")]

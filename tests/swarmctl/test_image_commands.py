@@ -172,6 +172,20 @@ async def test_push_and_pull(api: Api, swarmctl: Run, plain: str) -> None:
     assert "Image is up to date" in again.err
 
 
+async def test_an_image_of_another_platform_is_pulled_for_a_container(api: Api, swarmctl: Run, plain: str) -> None:
+    for architecture in ("arm64", "amd64"):
+        platform = Platform(os="linux", architecture=architecture)
+        await import_rootfs(api.engine.images, chunks(ROOTFS), (f"{plain}/cross:1",), platform=platform)
+        if architecture == "arm64":
+            await swarmctl("push", "-q", f"{plain}/cross:1")
+    assert (
+        await swarmctl("create", "--pull", "never", "--platform", "linux/arm64", f"{plain}/cross:1", "x")
+    ).code == 125
+    made = await swarmctl("create", "--platform", "linux/arm64", f"{plain}/cross:1", "x")
+    assert made.code == 0, made.err
+    assert api.engine.images.get(f"{plain}/cross:1").architecture == "arm64"
+
+
 async def test_a_terminal_shows_layers_in_place(api: Api, swarmctl: Run, plain: str) -> None:
     image = await add(api, f"{plain}/tty:1", layers=(ROOTFS, SECOND))
     await swarmctl("push", f"{plain}/tty:1")

@@ -199,6 +199,22 @@ async def test_with_the_last_tag_of_a_repository_its_digests_go(api: Api) -> Non
     assert said == [{"Untagged": "demo:1"}, {"Untagged": f"demo@{image.id}"}, {"Deleted": image.id}]
 
 
+async def test_a_name_with_a_digest_is_saved_and_removed(api: Api) -> None:
+    image = await add(api, "other:1")
+    await api.engine.images.name(image.target, (f"demo@{image.id}",))
+    async with api.http.get(f"http://d/images/demo:7@{image.id}/get") as response:
+        archive = await response.read()
+    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+        found = {name: json.loads(members.extractfile(name).read()) for name in ("manifest.json", "index.json")}  # type: ignore[union-attr]
+    assert [saved["RepoTags"] for saved in found["manifest.json"]] == [[]]  # Docker refuses digests there
+    (listed_,) = found["index.json"]["manifests"]
+    assert listed_["annotations"] == {"io.containerd.image.name": f"docker.io/library/demo@{image.id}"}
+    assert await api.call("DELETE", f"/images/demo:7@{image.id}") == (200, [{"Untagged": f"demo@{image.id}"}])
+    await api.call("DELETE", "/images/other:1")
+    await told(api, "POST", "/images/load", archive)
+    assert [found.refs for found in api.engine.images.list()] == [(f"docker.io/library/demo@{image.id}",)]
+
+
 async def test_an_image_in_use_keeps_its_content(api: Api) -> None:
     image = await add(api, "demo:1", "demo:2", Cmd=["sh"])
     await api.engine.create(ContainerConfig(image="demo:1"), "web")
