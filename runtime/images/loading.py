@@ -66,7 +66,16 @@ async def load(
             found = await bring(store, lease, archive, wanted, report)
             if not found:
                 raise Invalid("the image archive holds no image")
+            for target, refs in found:
+                _check_names(target, refs)
             return [structs.replace(await store.name(target, refs), refs=refs) for target, refs in found]
+
+
+def _check_names(target: Descriptor, refs: Sequence[str]) -> None:
+    """A name with a digest is a promise of that content, whatever an archive says."""
+    for ref in refs:
+        if "@" in ref and ref.partition("@")[2] != target.digest:
+            raise Invalid(f"the image archive gives {target.digest} the name {ref}, which has another digest")
 
 
 @contextmanager

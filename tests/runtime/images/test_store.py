@@ -196,6 +196,14 @@ async def test_a_malformed_configuration_is_refused_and_harms_no_other_image(
     assert [image.refs for image in store.list()] == [("docker.io/library/good:1", "docker.io/library/good:2")]
 
 
+async def test_an_archive_cannot_promise_other_content(store: ImageStore) -> None:
+    name = f"docker.io/library/nginx@sha256:{'0' * 64}"
+    for archive in (oci_layout(name, configuration(ROOTFS), ROOTFS), docker_save([name], ROOTFS)):
+        with pytest.raises(Invalid, match="which has another digest"):
+            await load(store, chunks(archive))
+    assert store.list() == [] and store.disk_usage() == 0
+
+
 async def test_a_configuration_is_read_as_docker_reads_it(store: ImageStore) -> None:
     probe = {"Test": ["CMD", "x"], "Interval": -3, "StartInterval": 10**9, "Retries": 0}
     given = {"Cmd": "ls", "Env": None, "Labels": {"a": None}, "Healthcheck": probe, "ArgsEscaped": True}
