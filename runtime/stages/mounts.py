@@ -25,7 +25,7 @@ _TMPFS = {"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge", "mpol"
 _NODE = ".device"
 
 
-# Trees to be shared with the host, by their source; see take_shared.
+# Trees to be shared with the host, by where they go; see take_shared.
 _shared: dict[str, int] = {}
 
 
@@ -34,7 +34,7 @@ def take_shared(entries: list[dict[str, Any]]) -> None:
     for entry in entries:
         options = entry.get("options", [])
         if {"shared", "rshared"} & {*options}:
-            _shared[entry["source"]] = syscalls.open_tree(entry["source"], "rbind" in options)
+            _shared[entry["destination"]] = syscalls.open_tree(entry["source"], "rbind" in options)
 
 
 def perform(root: int, mount: dict[str, Any], user: int = -1, owner: tuple[int, int] = (0, 0)) -> None:
@@ -45,7 +45,7 @@ def perform(root: int, mount: dict[str, Any], user: int = -1, owner: tuple[int, 
     target, source = mount["destination"], mount.get("source", "")
     options: list[str] = mount.get("options", [])
     if mount.get("type") == "bind" or "bind" in options or "rbind" in options:
-        fd = _bind(source, options, user)
+        fd = _bind(target, source, options, user)
     else:
         attributes, _, data = parse_options(options)
         first = dict(zip(("uid", "gid"), owner, strict=True))
@@ -64,10 +64,10 @@ def perform(root: int, mount: dict[str, Any], user: int = -1, owner: tuple[int, 
         os.close(fd)
 
 
-def _bind(source: str, options: list[str], user: int) -> int:
+def _bind(target: str, source: str, options: list[str], user: int) -> int:
     attributes, propagation, _ = parse_options(options)
     recursive = "rbind" in options
-    fd = _shared[source] if source in _shared else syscalls.open_tree(source, recursive)
+    fd = _shared[target] if target in _shared else syscalls.open_tree(source, recursive)
     if user >= 0 and {"idmap", "ridmap"} & {*options}:
         syscalls.map_ids(fd, user, "ridmap" in options, source)
     syscalls.set_mount_attributes(fd, attributes, propagation, False, source)

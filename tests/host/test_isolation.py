@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from swarmd.runtime.errors import Conflict, Invalid, StartError
 from swarmd.runtime.model import (
@@ -259,9 +260,12 @@ async def test_mounts_made_on_the_host_or_inside_are_shared_when_asked(host: Hos
         shell(f"umount {top}/late")
         await host.engine.remove(id, force=True)
         admin = Security(cap_add=("SYS_ADMIN",))
+        others = (replace(slave, target="/c"), BindMount(source=str(top), target="/d"), replace(shared, target="/e"))
         id = await host.start("sh", "-c", "mount -t tmpfs x /b/late && touch /b/late/out; exec sleep 60",
-                              mounts=(shared,), security=admin)  # fmt: skip
+                              mounts=(shared, *others), security=admin)  # fmt: skip
         await until("the mount made inside", (top / "late/out").exists)
+        places = ["/c/late", "/d/late", "/e/late"]
+        assert (await host.engine.exec(id, ["ls", *places])).stdout == b"/c/late:\nout\n\n/d/late:\n\n/e/late:\nout\n"
         await host.engine.remove(id, force=True)
         shell(f"umount {top}/late")
     finally:
