@@ -10,9 +10,8 @@ from aiohttp import web
 from swarmd.agent.api import query
 from swarmd.agent.api.fields import Fields
 from swarmd.agent.api.host_config import limits
-from swarmd.agent.api.images import platform
+from swarmd.agent.api.images import name_to_give, platform
 from swarmd.proto.errors import Invalid
-from swarmd.runtime.images.references import Reference
 from swarmd.runtime.model import Struct, Ulimit
 
 EXTENDED = "application/vnd.swarmd.build"
@@ -79,7 +78,7 @@ def asked(request: web.Request, beside: More) -> dict[str, Any]:
     resources = {theirs: _value(request.query[ours]) for ours, theirs in _LIMITS.items() if request.query.get(ours)}
     args = {name: value for name, value in _object(request, "buildargs").items() if value is not None}
     return {
-        "refs": tuple(str(Reference.parse(ref)) for ref in request.query.getall("t", []) if ref),
+        "refs": tuple(str(name_to_give(ref)) for ref in request.query.getall("t", []) if ref),
         "target": request.query.get("target", ""),
         "args": {name: value for name, value in args.items() if name != _INLINE},
         "labels": _object(request, "labels"),

@@ -198,12 +198,18 @@ def given_name(request: web.Request) -> Reference | None:
     repo, tag = request.query.get("repo", ""), request.query.get("tag", "")
     if not repo:
         return None
-    name = Reference.parse(repo)
-    if name.digest:
-        raise Invalid(f"image name {repo} has a digest, which no one can give: name it with a tag")
-    if name.path.rpartition("/")[2] in ("sha256", "sha512") or _ID.fullmatch(repo):
-        raise Invalid(f"image name {repo} would look like a digest or an id: choose another")
+    name = name_to_give(repo)
     return Reference.parse(f"{name.repository}:{tag}") if tag else name
+
+
+def name_to_give(text: str) -> Reference:
+    """A name that a user chooses for an image; Invalid if it is none, or promises a content."""
+    name = Reference.parse(text)
+    if name.digest:
+        raise Invalid(f"image name {text} has a digest, which no one can give: name it with a tag")
+    if name.path.rpartition("/")[2] in ("sha256", "sha512") or _ID.fullmatch(text):
+        raise Invalid(f"image name {text} would look like a digest or an id: choose another")
+    return name
 
 
 def _image(request: web.Request) -> Image:

@@ -181,6 +181,8 @@ async def test_names_are_given_and_taken(api: Api) -> None:
     assert (await listed(api))[0]["RepoTags"] == ["demo:1", "reg.example/a/b:2", "demo:3"]
     for bad in ("Demo", "demo&tag=a/b", "sha256:1", f"demo@{image.id}", "a" * 64, ""):
         assert (await api.call("POST", f"/images/demo:1/tag?repo={bad}"))[0] == 400, bad
+    for bad in ("Demo", "sha256:1", f"demo@{image.id}"):
+        assert (await api.call("POST", f"/build?t={bad}"))[0] == 400, bad
     status, said = await api.call("DELETE", f"/images/{image.id[7:19]}")
     assert status == 409 and "force" in str(said)
     assert await api.call("DELETE", "/images/reg.example/a/b:2") == (200, [{"Untagged": "reg.example/a/b:2"}])
