@@ -637,7 +637,11 @@ class Container:
     def attributes(self) -> dict[str, str]:
         """What every event of it tells."""
         config = self.state.config
-        return {**config.labels, "image": config.image, "name": self.state.name}
+        return {**self._image_labels, **config.labels, "image": config.image, "name": self.state.name}
+
+    @functools.cached_property
+    def _image_labels(self) -> dict[str, str]:
+        return self._image().config.labels
 
     def _publish(self, action: str, /, **attributes: str) -> None:
         details = {**self.attributes(), **attributes}

@@ -121,6 +121,10 @@ async def test_what_the_image_says_is_filtered_for_and_inspected(host: Host, cli
     assert code == 0, err
     for given, found in (("label=of=image", "web\n"), ("label=of=other", ""), ("expose=7777", "web\n")):
         assert (await client("ps", "--filter", given, "--format", "{{.Names}}"))[1] == found
+    told = ("events", "--since", "1m", "--until", "1s", "--filter", "label=of=image", "--format", "{{.Action}}")
+    async with asyncio.timeout(20):
+        while "start" not in (await client(*told))[1].split():  # Docker's command asks for whole seconds
+            pass
     config = json.loads((await client("inspect", "--format", "{{json .Config}}", "web"))[1])
     assert (config["StopSignal"], config["Volumes"]) == ("SIGUSR1", {"/data": {}})
     check = config["Healthcheck"]
