@@ -264,7 +264,7 @@ class Engine:
         tail: int | None = None,
         stdout: bool = True,
         stderr: bool = True,
-    ) -> AsyncIterator[LogEntry]:
+    ) -> AsyncGenerator[LogEntry, None]:
         selection = Selection(since, until, tail, stdout, stderr)
         return logs.one_by_one(self.log_batches(id, selection, follow))
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,7 +57,7 @@ class Selection:
         return bool(self.until) and entry.at > self.until
 
 
-async def one_by_one(batches: AsyncGenerator[Sequence[LogEntry], None]) -> AsyncIterator[LogEntry]:
+async def one_by_one(batches: AsyncGenerator[Sequence[LogEntry], None]) -> AsyncGenerator[LogEntry, None]:
     async with contextlib.aclosing(batches):
         async for batch in batches:
             for entry in batch:

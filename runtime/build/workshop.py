@@ -10,8 +10,8 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,7 +34,9 @@ from swarmd.runtime.sizes import tree_size
 from swarmd.runtime.spawner_client import Spawner
 
 BUILD = "swarmd.build"  # the annotation of a build's containers
-_LARGEST_LOG = 16 << 20
+_MOST_SAID, _MOST_LINES = 4 << 20, 100_000  # bytes and lines of a step that are told
+_LARGEST_LOG = 64 << 20  # bytes; as JSON has them, all of these fit before the first is rotated away
+_TAIL = 10  # lines
 
 
 class Containers(Protocol):
@@ -46,7 +48,7 @@ class Containers(Protocol):
     async def remove(self, id: str, force: bool = False) -> None: ...
     def list(self) -> Sequence[ContainerState]: ...
     def directory(self, id: str) -> Path: ...
-    def logs(self, id: str, *, follow: bool = False) -> AsyncIterator[LogEntry]: ...
+    def logs(self, id: str, *, follow: bool = False, tail: int | None = None) -> AsyncGenerator[LogEntry, None]: ...
 
 
 class Workshop:
@@ -150,9 +152,11 @@ class Workshop:
             container = await self._containers.create(config, f"build-{secrets.token_hex(6)}")
             try:
                 await self._containers.start(container)
-                async for entry in self._containers.logs(container, follow=True):
-                    heard(entry)
+                clipped = await self._listen(container, heard)
                 ended = await self._containers.wait(container)
+                if clipped:
+                    async for entry in self._containers.logs(container, tail=_TAIL):
+                        heard(entry)
                 if ended.code:
                     return ended, None
                 upper = self._containers.directory(container) / "upper"
@@ -160,6 +164,19 @@ class Workshop:
                 return ended, await keep(upper)
             finally:
                 await asyncio.shield(self._containers.remove(container, force=True))
+
+    async def _listen(self, container: str, heard: Callable[[LogEntry], None]) -> bool:
+        """Whether a program has said more than is of use to anybody, of which the last is then told at its end."""
+        size = lines = 0
+        async with aclosing(self._containers.logs(container, follow=True)) as said:
+            async for entry in said:
+                size, lines = size + len(entry.data), lines + 1
+                heard(entry)
+                if size > _MOST_SAID or lines > _MOST_LINES:
+                    why = "\n[this step says too much: the rest is left out, but for its last lines]\n"
+                    heard(msgspec.structs.replace(entry, data=why.encode()))
+                    return True
+        return False
 
     @asynccontextmanager
     async def passing(self, config: ImageConfig, layers: Sequence[Path]) -> AsyncIterator[str]:

@@ -144,6 +144,17 @@ RUN df -k /dev/shm | tail -1 | sed 's/ \\+/ /g' | cut -d' ' -f2; ulimit -n
     ]
 
 
+async def test_of_a_step_that_says_too_much_the_beginning_and_the_end_are_told(builder: Builds) -> None:
+    script = "seq 1 900000; echo last >&2; exit 3"
+    with pytest.raises(DockerfileError, match="ended with exit code 3: last"):
+        await builder.build(f"FROM busybox\nRUN {script}\n")
+    lines = builder.output().splitlines()
+    clipped = next(at for at, line in enumerate(lines) if line.startswith("[this step says too much"))
+    begun = [line for line in lines[: clipped - 1] if line]
+    assert begun == [str(n) for n in range(1, 100_002)]
+    assert lines[clipped + 1 :] == [*map(str, range(900_000 - 8, 900_001)), "last"]
+
+
 async def test_a_step_after_volume_keeps_what_it_writes_there(builder: Builds) -> None:
     await builder.build("FROM busybox\nRUN mkdir /v\nVOLUME /v\nRUN echo x > /v/x\nRUN cat /v/x\n")
     assert builder.output() == "x\n"
