@@ -37,7 +37,7 @@ from swarmd.runtime.launch import Host
 from swarmd.runtime.logs import Selection
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest, Phase
 from swarmd.runtime.ports import Filter, Networks
-from swarmd.runtime.records import Directory, Record, load_all
+from swarmd.runtime.records import Directory, Record, load_all, make_root
 from swarmd.runtime.seccomp import compile_profile, default_profile, oci_profile
 from swarmd.runtime.sizes import tree_size
 from swarmd.runtime.spawner_client import Spawner
@@ -417,7 +417,7 @@ class Engine:
 
     async def _adopt(self, keepers: asyncio.TaskGroup) -> None:
         self._keepers = keepers
-        self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        make_root(self._root)
         to_keep = []
         for directory, record in load_all(self._root):
             container = Container(directory, record, self._host, self._peer)

@@ -77,6 +77,12 @@ class Ahead:
         with contextlib.suppress(OSError):  # it has ended, and said why
             self.channel.send(b"{}")
 
+    def reap(self) -> None:
+        """Take leave of one that ends as it is not wanted."""
+        if self.pid:
+            os.waitpid(self.pid, 0)
+        self.channel.close()
+
 
 def _wait(channel: socket.socket, stdio: Stdio) -> NoReturn:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -79,6 +79,7 @@ class _Shim:
         self._ahead.proceed()
         log = self._log()  # while init does its steps
         if foreign:
+            self._ahead.reap()
             pid, failure = self._start_foreign(foreign)
         else:
             begun = (self._ahead.channel, self._ahead.pid) if self._ahead.pid else self._fork_init()
@@ -151,7 +152,7 @@ class _Shim:
             if "error" in message:
                 return pid, message
             if "other" in message:
-                os.waitpid(pid, 0)
+                self._ahead.reap()
                 return self._follow_init(*self._fork_init())
             if "hooks" in message:
                 if failure := self._run_hooks(pid):
