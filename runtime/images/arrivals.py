@@ -27,7 +27,9 @@ from swarmd.runtime.images.manifests import (
     Manifest,
     Platform,
     choose,
+    images_in,
     is_index,
+    not_nested,
     parse,
 )
 from swarmd.runtime.images.store import ImageStore, Lease, in_thread
@@ -114,8 +116,11 @@ async def fetch(
         await _image(store, lease, source, parse(data, Manifest, what), what, report)
         return
     listed = parse(data, Index, what).manifests
-    for one in [choose(listed, wanted, what)] if wanted else listed:
-        await fetch(store, lease, source, one, what, wanted, report)
+    for one in [choose(listed, wanted, what)] if wanted else images_in(listed):
+        document = await _document(store, lease, source, one, what)
+        if is_index(one.media_type, document, what):
+            raise not_nested(what)
+        await _image(store, lease, source, parse(document, Manifest, what), what, report)
 
 
 async def _document(store: ImageStore, lease: Lease, source: Source, wanted: Descriptor, what: str) -> bytes:

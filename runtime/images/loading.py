@@ -30,7 +30,9 @@ from swarmd.runtime.images.manifests import (
     Platform,
     check_digest,
     choose,
+    images_in,
     is_index,
+    not_nested,
     parse,
     suits,
 )
@@ -272,13 +274,17 @@ async def _bring(
         await fetch(store, lease, archive, descriptor, what, wanted, report)
         return
     listed = parse(await archive.document(descriptor), Index, what).manifests
-    held = [one for one in listed if archive.has(_blob(one.digest))]
+    held = [one for one in images_in(listed) if archive.has(_blob(one.digest))]
+    if not held:
+        raise Invalid(f"{what} lists images, and the archive has none of them")
     lease.blobs.add(descriptor.digest)
     data = await archive.document(descriptor)
     if not matches(data, descriptor.digest):
         raise Invalid(f"{what} is damaged: its index {descriptor.digest} is {digest_of(data)}")
     await in_thread(lambda: store.blobs.write(data, descriptor.media_type))
     for one in [choose(held, wanted, what)] if wanted else held:
+        if is_index(one.media_type, await archive.document(one), what):
+            raise not_nested(what)
         await _bring(store, lease, archive, one, what, wanted, report)
 
 

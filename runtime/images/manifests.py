@@ -191,9 +191,18 @@ def suits(offered: Platform, wanted: Platform) -> int:
     return 0 if wanted.variant else 1
 
 
+def images_in(manifests: Iterable[Descriptor]) -> list[Descriptor]:
+    """What an index lists, without attestations: what builders say of its images, which nothing here reads."""
+    return [one for one in manifests if not (one.platform and one.platform.os == "unknown")]
+
+
+def not_nested(what: str) -> Invalid:
+    return Invalid(f"{what} is an index in which there are indexes: name one of its images by its digest")
+
+
 def choose(manifests: Iterable[Descriptor], wanted: Platform, what: str) -> Descriptor:
     """The manifest of an index for a platform; Invalid, with what there is, if it has none."""
-    offered = [d for d in manifests if not (d.platform and d.platform.os == "unknown")]  # attestations
+    offered = images_in(manifests)
     scored = [(suits(d.platform or wanted, wanted), -n, d) for n, d in enumerate(offered)]
     best = max(scored, key=lambda entry: entry[:2], default=None)
     if best is None or not best[0]:

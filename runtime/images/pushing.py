@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from swarmd.runtime.errors import Invalid, NotFound
 from swarmd.runtime.images.arrivals import Progress, Report, all_or_none, short, silent
 from swarmd.runtime.images.image import Image, Variant
-from swarmd.runtime.images.manifests import Descriptor, Index, Platform, is_index, parse
+from swarmd.runtime.images.manifests import Descriptor, Index, Platform, images_in, is_index, parse
 from swarmd.runtime.images.pulling import named
 from swarmd.runtime.images.references import Reference
 from swarmd.runtime.images.store import ImageStore, Lease
@@ -83,7 +83,7 @@ async def _target(
         return image.target, None
     if len(variants) == 1:
         return variants[0].manifest, variants[0].platform
-    absent = ", ".join(str(one.platform or one.digest) for one in missing)
+    absent = ", ".join(str(one.platform or one.digest) for one in images_in(missing) or missing)
     raise Invalid(
         f"image {image.shown} is not here as a whole: there is no {absent}; pull that, or push one platform with "
         "--platform"

@@ -1,6 +1,7 @@
 import asyncio
 import gzip
 import io
+import json
 import subprocess
 import sys
 import tarfile
@@ -15,6 +16,7 @@ from swarmd.runtime.errors import Conflict, Invalid, NotFound
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.loading import load
 from swarmd.runtime.images.making import import_rootfs
+from swarmd.runtime.images.manifests import OCI_CONFIG, OCI_INDEX, OCI_LAYER
 from swarmd.runtime.images.references import familiar, normalised
 from swarmd.runtime.images.saving import save
 from swarmd.runtime.images.store import ImageStore
@@ -194,6 +196,51 @@ async def test_a_malformed_configuration_is_refused_and_harms_no_other_image(
             await load(store, chunks(archive))
     await store.tag("good:1", "good:2")
     assert [image.refs for image in store.list()] == [("docker.io/library/good:1", "docker.io/library/good:2")]
+
+
+def index_of(*listed: tuple[bytes, str], blobs: tuple[bytes, ...] = ()) -> bytes:
+    """An archive with an index named demo:1 that lists documents, each with the system it is for."""
+    described = [
+        {"digest": digest(data), "size": len(data), "platform": {"os": system, "architecture": "amd64"}}
+        for data, system in listed
+    ]
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": described}).encode()
+    annotations = {"io.containerd.image.name": "docker.io/library/demo:1"}
+    entry_ = {"mediaType": OCI_INDEX, "digest": digest(index), "size": len(index), "annotations": annotations}
+    files = {f"blobs/sha256/{digest(blob)[7:]}": blob for blob in (index, *blobs)}
+    files["index.json"] = json.dumps({"manifests": [entry_]}).encode()
+    return tar(*(entry(name, data) for name, data in files.items()))
+
+
+def manifest_of(config: bytes, *layers: tuple[bytes, str]) -> bytes:
+    parts = [{"digest": digest(data), "size": len(data), "mediaType": kind} for data, kind in layers]
+    described = {"digest": digest(config), "size": len(config), "mediaType": OCI_CONFIG}
+    return json.dumps({"schemaVersion": 2, "config": described, "layers": parts}).encode()
+
+
+async def test_what_a_builder_attests_is_passed_over(store: ImageStore) -> None:
+    config, claim = configuration(ROOTFS), b'{"claims": "much"}'
+    image = manifest_of(config, (ROOTFS, OCI_LAYER))
+    attestation = manifest_of(configuration(claim), (claim, "application/vnd.in-toto+json"))
+    held = (image, config, ROOTFS, attestation, configuration(claim), claim)
+    (loaded,) = await load(store, chunks(index_of((image, "linux"), (attestation, "unknown"), blobs=held)))
+    assert [variant.manifest.digest for variant in store.get("demo:1").variants] == [digest(image)]
+    assert not store.blobs.has(digest(attestation))
+    archive = b"".join([chunk async for chunk in save(store, [(loaded, loaded.refs)])])
+    await store.remove("demo:1")
+    assert [again.id for again in await load(store, chunks(archive))] == [loaded.id]
+
+
+async def test_indexes_that_cannot_be_used_are_refused(store: ImageStore) -> None:
+    config = configuration(ROOTFS)
+    image = manifest_of(config, (ROOTFS, OCI_LAYER))
+    inner = {"digest": digest(image), "size": len(image), "platform": {"os": "linux", "architecture": "amd64"}}
+    nested = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [inner]}).encode()
+    with pytest.raises(Invalid, match="index in which there are indexes"):
+        await load(store, chunks(index_of((nested, "linux"), blobs=(nested, image, config, ROOTFS))))
+    with pytest.raises(Invalid, match="the archive has none of them"):
+        await load(store, chunks(index_of((image, "linux"))))
+    assert store.list() == [] and store.disk_usage() == 0
 
 
 async def test_an_archive_cannot_promise_other_content(store: ImageStore) -> None:
