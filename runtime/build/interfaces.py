@@ -6,6 +6,7 @@ from typing import Protocol
 
 from swarmd.runtime.build.cache import Cache, Layer, Record
 from swarmd.runtime.build.dockerfile.instructions import Dockerfile, Stage
+from swarmd.runtime.build.graph import Graph
 from swarmd.runtime.build.named import Named
 from swarmd.runtime.build.request import Request
 from swarmd.runtime.build.snapshots import Snapshot
@@ -28,11 +29,11 @@ class AnyBuild(Protocol):
     globals: dict[str, str]
     consumed: set[str]
     epoch: int | None
+    graph: Graph
     keep: Keep
     slots: asyncio.Semaphore
 
     def warn(self, sentence: str) -> None: ...
-    def before(self, stage: Stage, name: str) -> Stage | None: ...
     def platform_of(self, stage: Stage) -> Platform: ...
     async def found(self, key: str) -> Record | None: ...
     def made(self, key: str, description: str, layer: Layer | None) -> Record: ...

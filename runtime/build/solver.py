@@ -10,7 +10,7 @@ What a step makes is found by a key that is a pure function of content (cache.py
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import msgspec
@@ -18,10 +18,11 @@ import msgspec
 from swarmd.runtime.build import effects
 from swarmd.runtime.build.cache import Cache, Layer, Record
 from swarmd.runtime.build.dockerfile import DockerfileError, expand, parse, parse_line
-from swarmd.runtime.build.dockerfile.errors import near, placed
-from swarmd.runtime.build.dockerfile.instructions import Copy, Dockerfile, Run, Stage
+from swarmd.runtime.build.dockerfile.errors import placed
+from swarmd.runtime.build.dockerfile.instructions import Copy, Stage
 from swarmd.runtime.build.dockerfile.lines import Line
 from swarmd.runtime.build.faults import StepFailed, WrongWord
+from swarmd.runtime.build.graph import Graph
 from swarmd.runtime.build.imported import Look, imports
 from swarmd.runtime.build.named import Named
 from swarmd.runtime.build.request import Progress, Pull, Report, Request, Step
@@ -75,10 +76,11 @@ class Build:
         for sentence in self.dockerfile.warnings:
             self.warn(sentence)
         self.globals = self._globals()
-        target = self._target(self.dockerfile)
+        self.graph = Graph(self.dockerfile, self.named)
+        target = self.graph.stage(self.request.target)
         for name in self.request.fresh:
-            self._stage(self.dockerfile, name)
-        self._count = sum(len(stage.instructions) + 1 for stage in self._reached(target))
+            self.graph.stage(name)
+        self._count = sum(len(stage.instructions) + 1 for stage in self.graph.reached(target))
         with self.images.lease() as lease:
             self.lease = lease
             self.keep = Keep(self.images, lease, self.epoch)
@@ -104,47 +106,7 @@ class Build:
                 if not task.cancelled():
                     task.exception()  # the first was raised; the others' were because of it
 
-    # ------------------------------------------------------------ the graph
-
-    def _target(self, made: Dockerfile) -> Stage:
-        return self._stage(made, self.request.target) if self.request.target else made.stages[-1]
-
-    def _stage(self, made: Dockerfile, name: str) -> Stage:
-        found = made.stage(name)
-        if found is None:
-            names = [stage.name for stage in made.stages]
-            hint = near(name, names) or f": it has {', '.join(names)}"
-            raise Invalid(f"{made.file} has no stage {name!r}{hint}")
-        return found
-
-    def _reached(self, target: Stage) -> list[Stage]:
-        found: dict[int, Stage] = {}
-        waiting = [target]
-        while waiting:
-            stage = waiting.pop()
-            if stage.index not in found:
-                found[stage.index] = stage
-                waiting += self._named_in(stage)
-        return [*found.values()]
-
-    def _named_in(self, stage: Stage) -> Iterator[Stage]:
-        """The stages before this one that its instructions name in so many words."""
-        names = [stage.begin.image]
-        for one in stage.instructions:
-            if isinstance(one, Copy):
-                names.append(one.from_)
-            elif isinstance(one, Run):
-                names += [part[5:] for mount in one.mounts for part in mount.split(",") if part.startswith("from=")]
-        for name in names:
-            if name and (found := self.before(stage, name)):
-                yield found
-
-    def before(self, stage: Stage, name: str) -> Stage | None:
-        """A stage that stands before another; an image or a named context where there is none."""
-        if self.named.has(name):
-            return None
-        earlier = msgspec.structs.replace(self.dockerfile, stages=self.dockerfile.stages[: stage.index])
-        return earlier.stage(name)
+    # ------------------------------------------------------------ stages
 
     async def stage(self, index: int) -> Snapshot:
         """The result of a stage, which begins with the first who asks."""
@@ -153,7 +115,7 @@ class Build:
         return await asyncio.shield(self._stages[index])
 
     async def _run_stage(self, stage: Stage) -> Snapshot:
-        for needed in self._named_in(stage):
+        for needed in self.graph.needed(stage):
             if needed.index not in self._stages:
                 self._stages[needed.index] = asyncio.ensure_future(self._run_stage(needed))
         text = f"FROM {stage.begin.image}"
@@ -173,7 +135,7 @@ class Build:
         return msgspec.structs.replace(run.snapshot, args=tuple(run.args.items()))
 
     async def _after(self, stage: Stage, name: str) -> None:
-        if name and (earlier := self.before(stage, name)):
+        if name and (earlier := self.graph.before(stage, name)):
             await self.stage(earlier.index)
 
     async def performed(

@@ -57,7 +57,7 @@ class StageRun:
         if (tree := build.named.tree(name)) is not None:
             placed = trees.choose(tree, trees.Choice(("",), "/", owned=True))
             cached = await self._files("copy", begin, [Batch(tree, placed)], "", linked=True)
-        elif earlier := build.before(self.stage, name):
+        elif earlier := build.graph.before(self.stage, name):
             self.snapshot = await build.stage(earlier.index)
             self.args = dict(self.snapshot.args)
         elif name != "scratch":
@@ -263,7 +263,7 @@ class StageRun:
         build = self.build
         if (tree := build.named.tree(name)) is not None:
             return tree
-        if earlier := build.before(self.stage, name):
+        if earlier := build.graph.before(self.stage, name):
             found = await build.stage(earlier.index)
             layers = found.paths(build.images.layers)
             return await build.workshop.tree(layers, paths, f"stage {earlier.name}", follow=follow)
