@@ -61,7 +61,7 @@ async def build(request: web.Request) -> web.StreamResponse:
         async with AsyncExitStack() as held:
             context, text = await build_contexts.taken(engine, request, more, came, file, held)
             if more.check:
-                for sentence in engine.builder.check(text, file):
+                for sentence in engine.builder.check(text, file, context):
                     warn(sentence)
                 return
             wanted = {**asked, "dockerfile": text, "file": file}

@@ -112,9 +112,9 @@ class Builder:
         image = await build.run()
         return image, build.unused()
 
-    def check(self, text: str, file: str) -> Sequence[str]:
+    def check(self, text: str, file: str, context: Context) -> Sequence[str]:
         """What is doubtful in a Dockerfile. Raises DockerfileError for what is wrong in it."""
-        return parse(text, file).warnings
+        return parse(text, file, context.tree.left_out).warnings
 
     def files(self, image: Image) -> AsyncIterator[bytes]:
         """A tar of an image's whole file system."""

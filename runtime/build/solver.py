@@ -72,7 +72,7 @@ class Build:
 
     async def run(self) -> Image:
         """Raises DockerfileError, or another RuntimeFault; what was made on the way is in the cache then."""
-        self.dockerfile = parse(self.request.dockerfile, self.request.file)
+        self.dockerfile = parse(self.request.dockerfile, self.request.file, self.context.left_out)
         for sentence in self.dockerfile.warnings:
             self.warn(sentence)
         self.globals = self._globals()

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from swarmd.runtime.build.dockerfile.checks import NOTHING, LeftOut
 from swarmd.runtime.build.faults import WrongWord
 from swarmd.runtime.build.modes import changed
 from swarmd.runtime.build.patterns import BadPattern, has_wildcard, leaving_out, matches
@@ -46,7 +47,7 @@ class Tree:
         name: str,
         entries: Iterable[Entry],
         source: Mapping[str, Any],
-        left_out: tuple[str, Callable[[str], str]] = ("", str),
+        left_out: LeftOut = NOTHING,
     ) -> None:
         self.name, self.source, self.left_out = name, source, left_out
         self.entries = {entry.path: entry for entry in entries}
@@ -164,7 +165,7 @@ def _hint(tree: Tree, source: str, path: str) -> str:
     if source.startswith("../"):
         return ": what is above it is not sent to a build"
     file, left_out = tree.left_out
-    if pattern := file and left_out(path):
+    if pattern := left_out(path):
         return f": {file} leaves it out with {pattern!r}"
     if not tree.entries:
         return ", which is empty"

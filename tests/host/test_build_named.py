@@ -143,6 +143,17 @@ async def test_an_image_as_docker_keeps_it_in_an_archive(api: Path, host: Host, 
     assert await shown(host, "made:1", "cat /made") == "made\n"
 
 
+async def test_a_check_knows_what_dockerignore_leaves_out(api: Path, place: Path) -> None:
+    (place / ".dockerignore").write_text("*.log\n")
+    text = "# check=skip=WorkdirRelativePath\nFROM busybox\nCOPY ./a.log b.txt /x/\nCOPY --from=busybox c.log /x/\n"
+    (place / "Dockerfile").write_text(text)
+    found = await said(api, "swarmctl", "build", "--check", str(place), code=1)
+    why = "./a.log does not come into the build: .dockerignore leaves it out with '*.log'"
+    assert found == f"Dockerfile:3: CopyIgnoredFile: {why}\n"
+    (place / "Dockerfile").write_text(text.replace("WorkdirRelativePath", "CopyIgnoredFile"))
+    assert "nothing is doubtful" in await said(api, "swarmctl", "build", "--check", str(place))
+
+
 @needs_registry
 async def test_a_build_is_pushed_and_described(api: Path, host: Host, place: Path) -> None:
     (place / "Dockerfile").write_text("FROM busybox\nLABEL x=y\n")

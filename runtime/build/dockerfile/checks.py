@@ -1,6 +1,8 @@
 """What is allowed and seldom meant: sentences for the build's output, by rules that `# check=skip=...` turns off."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from posixpath import normpath
 
 import msgspec
 
@@ -21,15 +23,21 @@ from swarmd.runtime.build.dockerfile.lines import Line
 
 _SECRETS = {"APIKEY", "AUTH", "CREDENTIAL", "CREDENTIALS", "KEY", "PASSWD", "PASSWORD", "PWORD", "SECRET", "TOKEN"}
 Found = Iterator[tuple[Line, str]]
+LeftOut = tuple[str, Callable[[str], str]]  # a file of patterns, and which of them leaves a path out, '' for none
+NOTHING: LeftOut = ("", lambda path: "")
 
 
-def warnings_of(made: Dockerfile, check: str) -> Dockerfile:
+def warnings_of(made: Dockerfile, check: str, left_out: LeftOut) -> Dockerfile:
     """check: the directive's value, skip=Rule,Rule;error=true. Raises DockerfileError where it asks for errors."""
+    rules: dict[str, Callable[[Dockerfile], Found]] = {
+        **_RULES,
+        "CopyIgnoredFile": partial(_ignored, left_out=left_out),
+    }
     options = dict(part.strip().partition("=")[::2] for part in check.split(";") if part.strip())
     skipped = {name.strip() for name in options.get("skip", "").split(",")}
     found = [
         (line, f"{name}: {why}")
-        for name, rule in _RULES.items()
+        for name, rule in rules.items()
         if not skipped & {name, "all"}
         for line, why in rule(made)
     ]
@@ -148,6 +156,19 @@ def _mapped(made: Dockerfile) -> Found:
             if ":" in word and "$" not in word:
                 port = word.rpartition(":")[2]
                 yield one.line, f"{word} maps a port, which only who runs the image can do: write EXPOSE {port}"
+
+
+def _ignored(made: Dockerfile, left_out: LeftOut) -> Found:
+    file, pattern_of = left_out
+    for _, one in _each(made):
+        sources = one.sources if isinstance(one, Copy) and not one.from_ else ()
+        for source in sources:
+            if (
+                "$" not in source
+                and "://" not in source
+                and (pattern := pattern_of(normpath(f"/{source}").lstrip("/")))
+            ):
+                yield one.line, f"{source} does not come into the build: {file} leaves it out with {pattern!r}"
 
 
 def _gaps(made: Dockerfile) -> Found:

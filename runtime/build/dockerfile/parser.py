@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from swarmd.runtime.build.dockerfile import words
-from swarmd.runtime.build.dockerfile.checks import warnings_of
+from swarmd.runtime.build.dockerfile.checks import NOTHING, LeftOut, warnings_of
 from swarmd.runtime.build.dockerfile.errors import DockerfileError, near, placed
 from swarmd.runtime.build.dockerfile.instructions import (
     Arg,
@@ -37,8 +37,8 @@ _NETWORKS = ("default", "none", "host")
 _SECURITY = ("sandbox", "insecure")
 
 
-def parse(text: str, file: str = "Dockerfile") -> Dockerfile:
-    """Raises DockerfileError, which says where and what was expected."""
+def parse(text: str, file: str = "Dockerfile", left_out: LeftOut = NOTHING) -> Dockerfile:
+    """left_out: of the build context. Raises DockerfileError, which says where and what was expected."""
     lines = Lines(text, file)
     reader = _Reader(lines, file)
     arguments: list[Argument] = []
@@ -76,7 +76,7 @@ def parse(text: str, file: str = "Dockerfile") -> Dockerfile:
     for line, why, word in wrong_references(tuple(stages)):
         raise reader.error(line, why, word)
     made = Dockerfile(file=file, escape=lines.escape, arguments=tuple(arguments), stages=tuple(stages))
-    return warnings_of(made, lines.directives.get("check", ""))
+    return warnings_of(made, lines.directives.get("check", ""), left_out)
 
 
 def parse_line(text: str, file: str = "ONBUILD") -> Instruction:
