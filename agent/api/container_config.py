@@ -146,6 +146,9 @@ def _networks(fields: Fields, mode: str, endpoints: Mapping[str, Any]) -> tuple[
     ]
     if mode not in (*_MODES, "", "default", *endpoints) and not mode.startswith("container:"):
         found.append(NetworkRequest(network=mode))
+    own = mode not in ("none", "host") and not mode.startswith("container:")
+    if (mac and not own) or any(request.network in ("none", "host") for request in found):
+        raise Invalid(f"network {mode or found[0].network} gives no address, MAC address or name: leave them out")
     if mac:
         first, *rest = found or [NetworkRequest(network="bridge")]
         found = [msgspec.structs.replace(first, mac=first.mac or mac), *rest]

@@ -25,7 +25,7 @@ def _post(parser: Parser, verb: str, query: _Query = lambda args: {}) -> None:
     _names(parser)
 
     def run(client: Client, args: Args) -> int:
-        return output.each(
+        return output.at_once(
             args.containers, lambda name: client.post(f"/containers/{segment(name)}/{verb}", **query(args))
         )
 
@@ -94,7 +94,7 @@ def remove(client: Client, args: Args) -> int:
                 raise
             print(f"swarmctl: {refusal}", file=sys.stderr)
 
-    return output.each(args.containers, one)
+    return output.at_once(args.containers, one)
 
 
 def add_wait(parser: Parser) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,6 +64,20 @@ def container(**changes: Any) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- ps
+
+
+def test_those_that_take_their_time_to_stop_do_so_side_by_side(daemon: Daemon, ctl: Ctl) -> None:
+    together = threading.Barrier(3)
+
+    def stop(asked: Asked) -> None:
+        together.wait(10)  # or it is broken, and the answers are missing
+        if asked.path.endswith("/two/stop"):
+            asked.handler.reply(404, {"message": "no such container: two"})
+        else:
+            asked.handler.reply(204)
+
+    daemon.answers["POST /containers/{}/stop"] = stop
+    assert ctl("stop", "one", "two", "three") == (1, "one\nthree\n", "swarmctl: no such container: two\n")
 
 
 def test_ps(daemon: Daemon, ctl: Ctl) -> None:

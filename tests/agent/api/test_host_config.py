@@ -112,6 +112,12 @@ def test_links_are_one_list_wherever_they_are_given() -> None:
     assert host_config.shown(found)["Links"] == ["db:database", "cache:cache"]
 
 
+@pytest.mark.parametrize("mode", ["none", "host", "container:x"])
+def test_an_address_without_a_network_of_its_own(mode: str) -> None:
+    with pytest.raises(Invalid, match=f"network {mode} gives no address"):
+        config({"MacAddress": "02:00:00:00:00:02"}, NetworkMode=mode)
+
+
 def test_volumes_are_refused_unless_they_are_targets_of_mounts() -> None:
     assert len(config({"Volumes": {"/m": {}, "/t/": {}}}, Binds=["/here:/m/"], Tmpfs={"/t": ""}).mounts) == 2
     with pytest.raises(Invalid, match="volume /other: there are no volumes yet"):
