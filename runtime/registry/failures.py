@@ -21,6 +21,11 @@ from swarmd.runtime.errors import (
 )
 
 _LONGEST_MESSAGE = 300
+_CERTIFICATES = {  # parts of what OpenSSL says, and what helps
+    "expired": "have it renewed",
+    "not yet valid": "check the clocks of both hosts",
+    "mismatch": "call the registry what its certificate does",
+}
 
 
 class Broken(Exception):
@@ -66,8 +71,10 @@ def connection(error: BaseException, host: str, https: bool, certificates: str) 
             return Broken(Unavailable(text), met=False)
         case aiohttp.ClientConnectorCertificateError():
             reason = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
-            text = f"the certificate of registry {host} is not trusted ({reason}): put its authority in {certificates}"
-            return Broken(Unavailable(f"{text}/ca.crt, or declare it an insecure registry"), again=False)
+            todo = next((todo for part, todo in _CERTIFICATES.items() if part in reason.lower()), "")
+            todo = todo or f"put its authority in {certificates}/ca.crt"
+            text = f"the certificate of registry {host} is not trusted ({cleaned(reason)}): {todo}"
+            return Broken(Unavailable(f"{text}, or declare it an insecure registry"), again=False)
         case aiohttp.ClientSSLError() if "WRONG_VERSION_NUMBER" in str(error) or "RECORD_LAYER_FAILURE" in str(error):
             text = f"registry {host} answers without TLS, where https is expected: declare it an insecure registry"
             return Broken(Unavailable(f"{text} if that is meant"), again=False, plain=True)

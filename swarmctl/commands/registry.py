@@ -53,7 +53,7 @@ def pull(client: Client, args: Args) -> None:
         _distribute(client, args, tagged(args.image), nodes=args.nodes)
         return
     if not args.all_tags and not split(args.image)[1] and not args.quiet:
-        print("Using default tag: latest")
+        print("Using default tag: latest", flush=True)
     name = args.image if args.all_tags else tagged(args.image)
     fetch(client, name, args.platform, quiet=args.quiet)
     print(in_full(args.image).removesuffix(":latest") if args.all_tags else in_full(name))
@@ -82,7 +82,7 @@ def push(client: Client, args: Args) -> None:
     if args.all_tags and tag:
         raise Refusal(f"{args.image} names one image: leave its tag out, or --all-tags")
     if not args.all_tags and not tag and not args.quiet:
-        print("Using default tag: latest")
+        print("Using default tag: latest", flush=True)
     send(client, repository if args.all_tags else tagged(args.image), platform(args.platform), quiet=args.quiet)
     if args.quiet:
         print(in_full(args.image).removesuffix(":latest") if args.all_tags else in_full(tagged(args.image)))

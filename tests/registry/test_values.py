@@ -2,8 +2,12 @@
 
 import base64
 import json
+import ssl
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import aiohttp
 import pytest
 from yarl import URL
 
@@ -20,7 +24,7 @@ from swarmd.runtime.registry import (
     pages,
 )
 from swarmd.runtime.registry.client import is_at
-from swarmd.runtime.registry.failures import Subject
+from swarmd.runtime.registry.failures import Subject, connection
 from swarmd.runtime.registry.login import server_domain
 from swarmd.runtime.registry.trust import Trust
 
@@ -246,3 +250,20 @@ def test_files_of_certificates_that_are_no_use_are_named(tmp_path: Path) -> None
     (own / "client.key").write_text("no key")
     with pytest.raises(Invalid, match=r"host:5000/client\.cert can't be used"):
         trust.context("host:5000")
+
+
+@pytest.mark.parametrize(
+    ("reason", "todo"),
+    [
+        ("certificate has expired", "have it renewed"),
+        ("certificate is not yet valid", "check the clocks"),
+        ("Hostname mismatch, certificate is not valid for 'host'.", "call the registry what its certificate does"),
+        ("unable to get local issuer certificate", "put its authority in /certs/host/ca.crt"),
+    ],
+)
+def test_what_helps_against_a_certificate_is_said(reason: str, todo: str) -> None:
+    refused = ssl.SSLCertVerificationError(1, "refused")
+    refused.verify_message = reason
+    key: Any = SimpleNamespace(host="host", port=443, is_ssl=True, ssl=True)
+    broken = connection(aiohttp.ClientConnectorCertificateError(key, refused), "host", True, "/certs/host")
+    assert f"({reason})" in str(broken) and todo in str(broken) and not broken.again
