@@ -158,7 +158,7 @@ class _Expansion:
         if not pattern:
             return value
         text = self._inner(replacement)
-        return self._pattern(pattern, True).sub(lambda _: text, value, count=0 if every else 1)
+        return _swapped(value, self._pattern(pattern, True), text, every)
 
     def _pattern(self, text: str, greedy: bool) -> re.Pattern[str]:
         """* and ? as in a shell; greedy: * takes as much as it can."""
@@ -195,6 +195,19 @@ def _cut(value: str, pattern: re.Pattern[str], beginning: bool, longest: bool) -
         if pattern.fullmatch(part):
             return value[length:] if beginning else value[: len(value) - length]
     return value
+
+
+def _swapped(value: str, pattern: re.Pattern[str], text: str, every: bool) -> str:
+    """As a shell and Go do it, nothing is found right after what was found: * is the whole value, and that once."""
+    out, at, last = "", 0, -1
+    for found in pattern.finditer(value):
+        if found.start() == found.end() == last:
+            continue
+        out += value[at : found.start()] + text
+        at = last = found.end()
+        if not every:
+            break
+    return out + value[at:]
 
 
 def _at_slash(text: str, escape: str) -> tuple[str, str]:
