@@ -10,7 +10,7 @@ from pathlib import Path
 from swarmd.runtime import cdi, devices, log_drivers, probes, userns
 from swarmd.runtime.effective import arguments, capabilities, capability_names, stop_signal
 from swarmd.runtime.errors import Invalid
-from swarmd.runtime.model import BindMount, ContainerConfig, Mount, Namespaces, TmpfsMount, Ulimit
+from swarmd.runtime.model import BindMount, ContainerConfig, Limits, Mount, Namespaces, TmpfsMount, Ulimit
 from swarmd.runtime.ports import Image
 from swarmd.runtime.stages import mounts, syscalls
 from swarmd.runtime.stages.privileges import CAPABILITIES
@@ -31,6 +31,8 @@ _PROBES = ("CMD", "CMD-SHELL", "NONE", *probes.KINDS)
 _SYS_RESOURCE = CAPABILITIES.index("CAP_SYS_RESOURCE")
 _APPARMOR = Path("/sys/kernel/security/apparmor/profiles")
 _LEAST_MEMORY = 6 << 20
+_LEAST_QUOTA, _MOST_PERIOD = 1_000, 1_000_000  # us
+_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _LEAST_CPUS = 10**7  # in billionths: one thousandth of a second in a tenth, the least that the kernel takes
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
@@ -188,7 +190,7 @@ def _check_limits(config: ContainerConfig) -> None:
     if limits.memory_swap > 0 and not limits.memory:
         raise Invalid("a limit of memory and swap together needs one of memory too")
     if 0 < limits.memory_swap < limits.memory:
-        raise Invalid("the limit of memory and swap together is below that of memory alone")
+        raise Invalid("the limit of memory and swap together is below that of memory alone: raise it as well")
     if limits.memory_reservation > limits.memory > 0:
         raise Invalid("the memory reservation is above the memory limit")
     if limits.swappiness is not None and not 0 <= limits.swappiness <= 100:
@@ -199,8 +201,40 @@ def _check_limits(config: ContainerConfig) -> None:
         raise Invalid(f"{limits.nano_cpus / 1e9:g} CPUs are too few: a container needs 0.01 at least")
     if limits.nano_cpus > (os.cpu_count() or 1) * 10**9:
         raise Invalid(f"{limits.nano_cpus / 1e9:g} CPUs asked for, but this host has {os.cpu_count()}")
+    _check_processors(limits)
     if limits.blkio_weight and not 10 <= limits.blkio_weight <= 1000:
         raise Invalid(f"block weight {limits.blkio_weight} is not from 10 to 1000")
+
+
+def _check_processors(limits: Limits) -> None:
+    for name, value, least in (
+        ("CPU quota", limits.cpu_quota, _LEAST_QUOTA),
+        ("CPU period", limits.cpu_period, _LEAST_QUOTA),
+        ("CPU shares", limits.cpu_shares, 0),
+        ("memory limit", limits.memory, 0),
+        ("memory reservation", limits.memory_reservation, 0),
+    ):
+        if value < least and value != 0 and not (value == -1 and name == "CPU quota"):
+            raise Invalid(f"{name} {value} is too small: it is {least} or more")
+    if limits.cpu_period > _MOST_PERIOD:
+        raise Invalid(f"CPU period {limits.cpu_period} is too long: it is {_MOST_PERIOD} (a second) at most")
+    for name, text, there in (
+        ("processors", limits.cpuset_cpus, Path("/sys/devices/system/cpu/online")),
+        ("memory nodes", limits.cpuset_mems, Path("/sys/devices/system/node/online")),
+    ):
+        if text and there.exists() and not _numbers(text) <= _numbers(known := there.read_text().strip()):
+            raise Invalid(f"{name} {text} are not all on this host, which has {known}")
+
+
+def _numbers(text: str) -> set[int]:
+    """Of "0-2,4"; see cpuset(7), "List format"."""
+    found: set[int] = set()
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part)
+        if not match:
+            raise Invalid(f"{text!r} is no list of numbers such as 0-2,4")
+        found |= {*range(int(match[1]), int(match[2] or match[1]) + 1)}
+    return found
 
 
 def warnings(config: ContainerConfig) -> list[str]:

@@ -186,7 +186,7 @@ def attach(fd: int, root: int, target: str) -> None:
     try:
         if stat.S_ISDIR(os.fstat(place).st_mode) != directory:
             kinds = ("a directory", "a file") if directory else ("a file", "a directory")
-            raise OSError(0, f"the source is {kinds[0]}, but the image has {kinds[1]} there", target)
+            raise OSError(0, f"{kinds[0]} can't take the place of {kinds[1]} of the image", target)
         syscalls.move_mount(fd, place, target)
     finally:
         os.close(place)
@@ -207,6 +207,8 @@ def open_or_make(root: int, path: str, directory: bool) -> int:
             os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=holder))
     except FileExistsError:
         raise OSError(0, "is a symlink that leads nowhere in the image", path) from None
+    except OSError as error:
+        raise OSError(error.errno, f"can't be made there: {error.strerror}", path) from None
     finally:
         os.close(holder)
     return syscalls.open_beneath(root, path, os.O_PATH)

@@ -60,6 +60,7 @@ _AT_FDCWD = -100
 _MOVE_MOUNT_FROM_EMPTY = 0x4
 _MOVE_MOUNT_BOTH_EMPTY = 0x4 | 0x40
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 0x02, 0x08, 0x10
+_TRIES = 100  # of what openat2(2) asks to be tried again
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _mount, _umount2, _pivot_root = _libc.mount, _libc.umount2, _libc.pivot_root
@@ -215,13 +216,21 @@ def close_all_but(fds: Iterable[int]) -> None:
 
 def open_beneath(root: int, path: str, flags: int, mode: int = 0) -> int:
     """Open path as if root were "/": no symlink and no ".." leads out of it."""
-    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    return _openat2(path, root, os.fsencode(path), how, len(how))
+    return _resolved(root, path, flags, mode, _RESOLVE_IN_ROOT)
 
 
 def open_within(directory: int, path: str, flags: int) -> int:
     """Open path below a directory; EXDEV when a symlink or ".." of it leads out."""
-    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    return _resolved(directory, path, flags, 0, _RESOLVE_BENEATH)
+
+
+def _resolved(directory: int, path: str, flags: int, mode: int, resolve: int) -> int:
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve | _RESOLVE_NO_MAGICLINKS)
+    for _ in range(_TRIES):
+        try:
+            return _openat2(path, directory, os.fsencode(path), how, len(how))
+        except BlockingIOError:
+            pass  # anything was renamed or mounted on this host meanwhile, and a ".." can't be told from a way out
     return _openat2(path, directory, os.fsencode(path), how, len(how))
 
 

@@ -150,7 +150,7 @@ async def test_pids_limit(host: Host) -> None:
             ("true",),
             {"mounts": (BindMount(source="/bin/busybox", target="/etc"),)},
             125,
-            "mount: /etc: the source is a",
+            "mount: /etc: a file can't take the place of a directory",
         ),
         (("true",), {"workdir": "/etc/passwd"}, 126, "working directory: /etc/passwd"),
     ],

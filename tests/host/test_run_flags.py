@@ -74,6 +74,12 @@ async def test_refusals(host: Host, client: Client) -> None:
     for flags, sentence in (
         (("-w", "relative"), "working directory relative is not absolute"),
         (("--cpus", "0.001"), "0.001 CPUs are too few"),
+        (("--cpu-quota", "100"), "CPU quota 100 is too small"),
+        (("--cpu-period", "2000000"), "CPU period 2000000 is too long"),
+        (("--cpu-shares", "-5"), "CPU shares -5 is too small"),
+        (("--cpuset-cpus", "0-500"), "processors 0-500 are not all on this host"),
+        (("--cpuset-cpus", "a"), "'a' is no list of numbers"),
+        (("-v", f"{host.root}:/proc/x"), "mount: /proc/x: "),
         (("--oom-score-adj", "3000"), "3000 is not from -1000 to 1000"),
         ((*there, "--tmpfs", "/x/"), "mount target /x is given twice"),
         (("--mount", "type=bind,src=/not/here,dst=/x"), "the source /not/here of a mount is not on this host"),
