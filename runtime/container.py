@@ -122,7 +122,8 @@ class Container:
             await asyncio.shield(self._abandon(error))
             raise
         self._hold(run)
-        self._save(False, True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
+        # Not saved: to `adopt`, a start that was begun and run.json say the same.
+        self._now(True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
         self._publish("start")
         for connection, streams in self._waiting.take():  # they came while it started
             with contextlib.suppress(Conflict):
@@ -132,16 +133,14 @@ class Container:
         """Acquire what a run holds, and run it; what the caller finds acquired after an error it releases."""
         sandbox, request = await launch.prepare(self.state, self.directory.path, self._host, self._find_peer)
         probe = effective.health(self.state.config, self._host.images.get(self.state.image_id))
-        # Saved once it runs: until then nobody is told of it, and what it holds is found by its id.
-        seen = msgspec.structs.replace(
-            self.state,
+        self._observe(
+            False,
             networks=sandbox.networks,
             ports=sandbox.ports,
             health=HealthState.STARTING if probe else HealthState.NONE,
             health_failing_streak=0,
             health_log=(),
         )
-        self.record = msgspec.structs.replace(self.record, state=seen)
         for network in sandbox.networks:
             self._publish_network("connect", network)
         with contextlib.ExitStack() as handed_over:
@@ -614,11 +613,7 @@ class Container:
             self._save(durable, self.record.wanted, **changes)
 
     def _save(self, durable: bool, wanted: bool, /, **changes: object) -> None:
-        state = msgspec.structs.replace(self.state, **changes)
-        record = msgspec.structs.replace(self.record, state=state, wanted=wanted, version=self.record.version + 1)
-        # Either is the outcome of a start that was under way.
-        over = "phase" in changes or wanted != self.record.wanted
-        self.record = msgspec.structs.replace(record, boot="", begun=0) if over else record
+        self._now(wanted, **changes)
         try:
             self.directory.save(self.record, durable)
         except OSError as error:
@@ -626,6 +621,13 @@ class Container:
                 raise
             # It is so all the same, and with the next save it is said: a full disk must not keep a stop from ending.
             _LOG.error("container %s: its state can't be saved, the disk of %s is full", self.id, self.directory.path)
+
+    def _now(self, wanted: bool, /, **changes: object) -> None:
+        state = msgspec.structs.replace(self.state, **changes)
+        record = msgspec.structs.replace(self.record, state=state, wanted=wanted, version=self.record.version + 1)
+        # Either is the outcome of a start that was under way.
+        over = "phase" in changes or wanted != self.record.wanted
+        self.record = msgspec.structs.replace(record, boot="", begun=0) if over else record
 
     def _change(self, **changes: object) -> None:
         """What a user wants otherwise from now on: saved, or not so."""
