@@ -58,19 +58,23 @@ def host_names(id: str, config: ContainerConfig) -> tuple[str, ...]:
 
 
 def exposed(config: ContainerConfig, image: Image) -> tuple[str, ...]:
-    """Ports that it says it has, "80/tcp"."""
-    return tuple(dict.fromkeys((*image.config.exposed_ports, *config.exposed)))
+    """Ports that it says it has, "80/tcp"; what an image says and can be none is passed over."""
+    return tuple(dict.fromkeys((*filter(_is_port, image.config.exposed_ports), *config.exposed)))
+
+
+def _is_port(text: str) -> bool:
+    number = text.partition("/")[0]
+    return number.isascii() and number.isdigit() and 0 < int(number[:6]) < 65536
 
 
 def ports(config: ContainerConfig, image: Image) -> tuple[PortMapping, ...]:
-    """Ports to publish: those asked for, and with `publish_all` every other that is exposed and can be a port."""
+    """Ports to publish: those asked for, and with `publish_all` every other that is exposed."""
     if not config.publish_all:
         return config.ports
     asked = {(port.container_port, port.protocol) for port in config.ports}
     others = (
         (int(number), (protocol or "tcp").lower())
         for number, _, protocol in (e.partition("/") for e in exposed(config, image))
-        if number.isascii() and number.isdigit() and 0 < int(number[:6]) < 65536
     )
     wanted = ((n, p) for n, p in others if p in ("tcp", "udp") and (n, p) not in asked)
     return (*config.ports, *(PortMapping(container_port=n, protocol=p) for n, p in wanted))

@@ -224,7 +224,10 @@ class Engine:
         """Bytes that it has written, and those with its image's. Blocks: call it in a thread."""
         container = self._find(id)
         written = tree_size(container.directory.path / "upper")
-        return written, written + self.images.get(container.state.image_id).size
+        try:
+            return written, written + self.images.get(container.state.image_id).size
+        except NotFound:  # damaged
+            return written, written
 
     def directory(self, id: str) -> Path:
         """Where its own files are."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from aiohttp import web
 
 from swarmd.agent.api import query
+from swarmd.agent.api.container_image import image_of
 from swarmd.agent.api.container_json import shown_state, summary
 from swarmd.agent.api.interface import Engine, services
 from swarmd.agent.api.streams import answer
@@ -32,7 +33,7 @@ def _name(engine: Engine, state: ContainerState, value: str) -> bool:
 
 def _label(engine: Engine, state: ContainerState, value: str) -> bool:
     key, equals, text = value.partition("=")
-    labels = engine.images.get(state.image_id).config.labels | state.config.labels
+    labels = image_of(engine, state).config.labels | state.config.labels
     return key in labels and (not equals or labels[key] == text)
 
 
@@ -88,7 +89,7 @@ def _publish(engine: Engine, state: ContainerState, value: str) -> bool:
 def _expose(engine: Engine, state: ContainerState, value: str) -> bool:
     numbers, protocol = _port(value)
     said = (
-        *exposed(state.config, engine.images.get(state.image_id)),
+        *exposed(state.config, image_of(engine, state)),
         *(f"{port.container_port}/{port.protocol}" for port in state.config.ports),
     )
     return any(int(text.partition("/")[0]) in numbers and text.partition("/")[2] == protocol for text in said)
@@ -149,7 +150,7 @@ async def listing(request: web.Request) -> web.Response:
     found = [state for state in selected(engine, wanted) if everything or _is_up(state)]
     found = found[:limit] if limit > 0 else found
     now = time.time_ns()
-    rows = [summary(state, engine.images.get(state.image_id), now) for state in found]
+    rows = [summary(state, image_of(engine, state), now) for state in found]
     if query.flag(request, "size"):
         for row, state in zip(rows, found, strict=True):
             written, whole = await asyncio.to_thread(engine.sizes, state.id)

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from swarmd.agent.api import host_config, query
 from swarmd.agent.api.container_config import container_config
+from swarmd.agent.api.container_image import image_of
 from swarmd.agent.api.container_json import inspected
 from swarmd.agent.api.container_list import FILTERS, selected
 from swarmd.agent.api.fields import Fields, body
@@ -35,7 +36,7 @@ async def create(request: web.Request) -> web.Response:
 
 async def inspect(request: web.Request) -> web.Response:
     engine, state = services(request).engine, _state(request)
-    shown = inspected(state, engine.images.get(state.image_id), engine.directory(state.id))
+    shown = inspected(state, image_of(engine, state), engine.directory(state.id))
     if query.flag(request, "size"):
         written, whole = await asyncio.to_thread(engine.sizes, state.id)
         shown |= {"SizeRw": written, "SizeRootFs": whole}

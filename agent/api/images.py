@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -157,9 +158,20 @@ async def prune(request: web.Request) -> web.Response:
         if not _users(engine, image) and not (nameless_only and image.refs):
             taken, gone = await engine.images.remove(image.id, force=True)
             removed += _removed(engine, image, taken, gone)
+    if not others:  # of what is damaged no label and no time is known
+        removed += await _prune_damaged(engine, nameless_only)
     freed = max(0, before - await asyncio.to_thread(engine.images.disk_usage))
     engine.publish("image", "prune", "", {"reclaimed": str(freed)})
     return answer({"ImagesDeleted": removed or None, "SpaceReclaimed": freed})
+
+
+async def _prune_damaged(engine: Engine, nameless_only: bool) -> list[dict[str, str]]:
+    removed: list[dict[str, str]] = []
+    for target in engine.images.damaged():
+        if not (nameless_only and engine.images.entry(target.digest).refs):
+            with suppress(Conflict):  # a container is of it
+                removed += await _remove_damaged(engine, target.digest, force=True)
+    return removed
 
 
 def _users(engine: Engine, image: Image) -> list[ContainerState]:

@@ -6,6 +6,7 @@ import time
 from aiohttp import web
 
 from swarmd.agent.api import builds, image_json
+from swarmd.agent.api.container_image import image_of
 from swarmd.agent.api.container_json import summary
 from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import answer
@@ -41,7 +42,7 @@ async def usage(request: web.Request) -> web.Response:
         rows = []
         for state in engine.list():
             written, whole = await asyncio.to_thread(engine.sizes, state.id)
-            row = summary(state, engine.images.get(state.image_id), now)
+            row = summary(state, image_of(engine, state), now)
             rows.append(row | {"SizeRw": written, "SizeRootFs": whole})
         shown["Containers"] = rows
     if "build-cache" in wanted:

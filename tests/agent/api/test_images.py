@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from aiohttp import ClientError
 
+from swarmd.runtime.errors import NotFound
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.loading import load
 from swarmd.runtime.images.making import import_rootfs
@@ -301,6 +302,29 @@ async def test_what_has_gone_from_the_disk_is_not_saved(api: Api) -> None:
     async with api.http.get("http://d/images/demo:1/get") as response:
         with pytest.raises(ClientError):  # the manifest went ahead of it
             await response.read()
+
+
+async def test_a_damaged_image_hides_no_container_and_is_pruned(api: Api) -> None:
+    image = await add(api, "demo:1", Cmd=["sh"])
+    await api.engine.create(ContainerConfig(image="demo:1"), "web")
+    api.engine.images.blobs.path(image.variant.configuration.digest).unlink()
+    with pytest.raises(NotFound):
+        await api.engine.images.name(image.target, ("demo:2",))
+    status, rows = await api.call("GET", f"/containers/json?all=1&filters={quote(json.dumps({'expose': ['80']}))}")
+    assert (status, rows) == (200, [])
+    status, rows = await api.call("GET", "/containers/json?all=1")
+    assert status == 200 and isinstance(rows, list)
+    assert [(row["Image"], row["ImageID"]) for row in rows] == [("demo:1", image.id)]
+    status, shown = await api.call("GET", "/containers/web/json")
+    assert status == 200 and isinstance(shown, dict) and shown["Image"] == image.id
+    assert (await api.call("GET", "/system/df"))[0] == 200
+    every = quote(json.dumps({"dangling": ["false"]}))
+    _, pruned = await api.call("POST", f"/images/prune?filters={every}")
+    assert isinstance(pruned, dict) and pruned["ImagesDeleted"] is None
+    await api.engine.remove(api.engine.inspect("web").id)
+    _, pruned = await api.call("POST", f"/images/prune?filters={every}")
+    assert isinstance(pruned, dict) and {"Deleted": image.id} in pruned["ImagesDeleted"]
+    assert api.engine.images.disk_usage() == 0
 
 
 async def test_a_platform_that_another_image_needs_stays(api: Api) -> None:
