@@ -213,7 +213,9 @@ class StageRun:
             raise WrongWord(f"RUN {flag} is not allowed: build with --allow security.insecure", flag)
         if one.network == "host" and "network.host" not in build.request.allowed and build.request.network != "host":
             flag = "--network=host"
-            raise WrongWord(f"RUN {flag} is not allowed: build with --allow network.host, or all of it with --network host", flag)
+            raise WrongWord(
+                f"RUN {flag} is not allowed: build with --allow network.host, or all of it with --network host", flag
+            )
         env = self.environment()
         argv = command_of(one, before.config)
         async with AsyncExitStack() as held:
