@@ -163,6 +163,8 @@ def swap(text: str) -> int:
 
 def bind(text: str) -> str:
     """A volume's text; a path that starts with a dot is one from here."""
+    if not text:
+        raise BadValue("'' is no volume: write it as /here:/inside[:ro]")
     source, colon, rest = text.partition(":")
     return f"{os.path.abspath(source)}{colon}{rest}" if colon and source.startswith(".") else text
 

@@ -119,7 +119,7 @@ def ls(store: Store, args: Args) -> None:
                 "Name": context.name + (" *" if current and shows_mark else ""),
                 "PlainName": context.name,
                 "Current": current,
-                "Description": context.description + ("" if context.ours else " (Docker's)"),
+                "Description": context.description if context.ours else f"{context.description} (Docker's)".strip(),
                 "DockerEndpoint": context.host,
                 "Error": "",
             }
