@@ -39,7 +39,9 @@ async def test_the_usual_trees_are_as_the_steps_make_them(host: Host) -> None:
     script = f"{COVERED} && {SHOWN}"
     usual = await host.run(script)
     # A size of its own for /dev/shm, and one more path to mask: neither tree fits.
-    other = await host.run(script, shm_size=1 << 20, security=Security(masked_paths=("/proc/is-not-there", *trees.MASKED)))
+    other = await host.run(
+        script, shm_size=1 << 20, security=Security(masked_paths=("/proc/is-not-there", *trees.MASKED))
+    )
     assert usual.exit.code == other.exit.code == 0
     assert usual.out == other.out
     assert "/proc/sys ro," in usual.out and "/dev/null rw," in usual.out
