@@ -1,5 +1,6 @@
 """The control API of this node's own manager; its errors are raised as ours."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from grpc import aio
 
 from swarmd.proto import control_pb2 as pb
 from swarmd.proto import control_pb2_grpc
+from swarmd.proto.errors import Unavailable
 from swarmd.proto.objects_pb2 import Object
 from swarmd.proto.rpc import mapped
 from swarmd.proto.tls import Credentials, channel_credentials, channel_options
@@ -19,6 +21,7 @@ class ControlClient:
     """Has the methods of the stub."""
 
     TIMEOUT = 15.0  # s, for anything but logs
+    CONNECT = 2.0  # s, for a manager that has just been started, or is being restarted
 
     def __init__(self, address: str, credentials: Credentials) -> None:
         self._channel = aio.secure_channel(address, channel_credentials(credentials), options=channel_options())
@@ -52,15 +55,23 @@ class ControlClient:
     def Logs(self, request: pb.LogsRequest) -> AsyncIterator[pb.LogBatch]:
         return self._many(self._stub.Logs, request, None)
 
-    @staticmethod
-    async def _one(method: Callable[..., Any], request: Any) -> Any:
+    async def _connected(self) -> None:
+        """What is sent before the manager is reached fails at once, though it may be there in a moment."""
         try:
-            return await method(request, timeout=ControlClient.TIMEOUT)
+            async with asyncio.timeout(self.CONNECT):
+                await self._channel.channel_ready()
+        except (TimeoutError, aio.UsageError):  # the channel is closed when this node gets another certificate
+            raise Unavailable(f"{_WHOM} does not answer: try again in a moment") from None
+
+    async def _one(self, method: Callable[..., Any], request: Any) -> Any:
+        await self._connected()
+        try:
+            return await method(request, timeout=self.TIMEOUT)
         except grpc.aio.AioRpcError as error:
             raise mapped(error, _WHOM) from None
 
-    @staticmethod
-    async def _many(method: Callable[..., Any], request: Any, timeout: float | None) -> AsyncIterator[Any]:
+    async def _many(self, method: Callable[..., Any], request: Any, timeout: float | None) -> AsyncIterator[Any]:
+        await self._connected()
         call = method(request, timeout=timeout)
         try:
             async for message in call:

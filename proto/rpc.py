@@ -1,5 +1,6 @@
 """gRPC's errors as ours, on the calling side."""
 
+import logging
 from collections.abc import Iterable
 from typing import cast
 
@@ -7,6 +8,7 @@ import grpc
 
 from swarmd.proto.errors import BY_GRPC_CODE, Internal, SwarmdError, Unavailable
 
+_LOG = logging.getLogger(__name__)
 MARK = "swarmd-error"  # trailing metadata: the details are our own sentence, not one of gRPC's
 
 
@@ -17,6 +19,7 @@ def mapped(error: grpc.aio.AioRpcError, whom: str) -> SwarmdError:
     if any(key == MARK for key, _ in _pairs(error)):
         return kind(details)
     if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        _LOG.info("%s does not answer: %s", whom, details)
         return Unavailable(f"{whom} does not answer: try again in a moment")
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
         return Unavailable(f"{whom} did not answer in time: try again in a moment")

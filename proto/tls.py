@@ -27,6 +27,12 @@ _KEEPALIVE = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", -1),
 )
+# gRPC's own: 20 s for an attempt, and up to 120 s between two, in which who is back again counts as away.
+_RECONNECT = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 3000),  # the time for an attempt
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
 SERVER_OPTIONS = (
     *_KEEPALIVE,
     ("grpc.http2.min_ping_interval_without_data_ms", 500),
@@ -58,7 +64,7 @@ def channel_credentials(credentials: Credentials) -> grpc.ChannelCredentials:
 
 def channel_options(name: str = MANAGER_NAME) -> tuple[tuple[str, Any], ...]:
     """Options of a channel to the node that `name` is in the certificate of: any manager, or a node id."""
-    return (("grpc.ssl_target_name_override", name), *_KEEPALIVE)
+    return (("grpc.ssl_target_name_override", name), *_KEEPALIVE, *_RECONNECT)
 
 
 def server_credentials(fetch: Callable[[], Credentials]) -> grpc.ServerCredentials:
