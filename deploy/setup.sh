@@ -11,7 +11,7 @@ say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
 packages=(etcd-server nftables libnftables1 iproute2 util-linux busybox-static ca-certificates python3-venv curl)
 extras=""
 if [ "${1:-}" = --dev ]; then
-  packages+=(git iputils-ping runc podman qemu-system-x86 systemd docker-registry skopeo)
+  packages+=(git iputils-ping apparmor crun runc podman qemu-system-x86 systemd docker-registry skopeo)
   extras="[dev]"
 fi
 

@@ -21,7 +21,8 @@ async def test_runc_runs_what_ours_runs(host: Host) -> None:
     nofile = Ulimit(name="nofile", soft=1 << 30, hard=1 << 30)
     ran = await host.run(
         "id; hostname; pwd; touch /x; grep -c Seccomp:.2 /proc/self/status; grep CapEff /proc/self/status;"
-        "ls /i/bin/sh; cat /sys/fs/cgroup/memory/memory.limit_in_bytes; ulimit -n; echo err >&2; exit 7",
+        "ls /i/bin/sh; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null;"
+        "ulimit -n; echo err >&2; exit 7",
         runtime="runc", user="app", groups=("5",), hostname="here", workdir="/tmp", mounts=mounts, ulimits=(nofile,),
         limits=Limits(memory=64 << 20, pids=30), security=Security(read_only_root=True))  # fmt: skip
     lines = ran.out.splitlines()
