@@ -8,7 +8,6 @@ works the same for a run that this daemon did not start.
 
 import asyncio
 import contextlib
-import errno
 import functools
 import logging
 import os
@@ -123,7 +122,7 @@ class Container:
             raise
         self._hold(run)
         # Not saved: to `adopt`, a start that was begun and run.json say the same.
-        self._now(True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
+        self._now(True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None, restarting=False)
         self._publish("start")
         for connection, streams in self._waiting.take():  # they came while it started
             with contextlib.suppress(Conflict):
@@ -157,12 +156,18 @@ class Container:
         self._waiting.close()
         await self._release()
         code = error.exit_code if isinstance(error, StartError) else 125
-        ended = Exit(code=code, at=time.time_ns(), error=str(error))
+        ended = Exit(code=code, at=time.time_ns(), error=self._why_not(error))
         for network in self.state.networks:
             self._publish_network("disconnect", network)
-        self._observe(True, phase=Phase.EXITED, pid=0, exit=ended, networks=(), ports=(), health=HealthState.NONE)
+        over = {"restarting": False, "networks": (), "ports": (), "health": HealthState.NONE}
+        self._observe(True, phase=Phase.EXITED, pid=0, exit=ended, **over)
         self.directory.forget_run()
         self._idle.set()
+
+    def _why_not(self, error: BaseException) -> str:
+        if isinstance(error, OSError) and error.errno in files.FULL:
+            return f"start: the disk of {self.directory.path} is full: free space there and start it again"
+        return str(error)
 
     def _hold(self, run: Run) -> None:
         """Open what tells the end of a run, and make sure that the pids still mean what they meant."""
@@ -196,7 +201,8 @@ class Container:
             if run.alive and run.pid:
                 self._hold(run)
                 wanted = self.record.wanted or not self.running  # not when its stop had begun
-                self._save(True, wanted, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None)
+                runs = {"phase": Phase.RUNNING, "pid": run.pid, "started": run.started, "exit": None}
+                self._save(True, wanted, restarting=False, **runs)
                 await self._adopt_pause()
                 return True
             if not run.pid and self.directory.exit() is None and not self.running:
@@ -244,8 +250,8 @@ class Container:
             async with self._changing:
                 if self.removed:
                     return
-                self._observe(False, restarting=False)
                 if self.running or not self._restart_wanted():
+                    self._observe(False, restarting=False)
                     return
                 self._observe(False, restart_count=0 if at_boot else self.state.restart_count + 1)
                 at_boot = running = False
@@ -376,22 +382,27 @@ class Container:
         return self.state.exit
 
     async def remove(self, force: bool) -> None:
-        if not self._idle.is_set() or self.state.restarting:
-            if not force:
-                doing = "being restarted" if self.state.restarting else "running"
-                raise Conflict(f"container {self.state.name} is {doing}: stop it first, or force its removal")
-            self._want(False)
-            await self._kill_all()
-            await self._idle.wait()
+        await self._end(force)  # at once, whatever a stop that is under way waits for
         async with self._changing:
             if self.removed:
                 return
+            await self._end(force)  # again: a start may have been under way
+            await self._idle.wait()
             self._want(False)
             self.removed = True
             self._waiting.close()
             await self._release()
             await asyncio.to_thread(self.directory.remove)
             self._publish("destroy")
+
+    async def _end(self, force: bool) -> None:
+        if self._idle.is_set() and not self.state.restarting:
+            return
+        if not force:
+            doing = "being restarted" if self.state.restarting else "running"
+            raise Conflict(f"container {self.state.name} is {doing}: stop it first, or force its removal")
+        self._want(False)
+        await self._kill_all()
 
     # Changing
 
@@ -617,7 +628,7 @@ class Container:
         try:
             self.directory.save(self.record, durable)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in files.FULL:
                 raise
             # It is so all the same, and with the next save it is said: a full disk must not keep a stop from ending.
             _LOG.error("container %s: its state can't be saved, the disk of %s is full", self.id, self.directory.path)

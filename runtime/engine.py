@@ -25,7 +25,7 @@ from swarmd.runtime.build.builder import Builder
 from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.changes import Change, changes
 from swarmd.runtime.container import Container
-from swarmd.runtime.errors import Conflict, Invalid, NotFound, RuntimeFault
+from swarmd.runtime.errors import Conflict, Invalid, NotFound
 from swarmd.runtime.events import Events
 from swarmd.runtime.exec import Command, Exec, ExecResult, Execs
 from swarmd.runtime.images.config import ImageConfig
@@ -122,7 +122,7 @@ class Engine:
         container = self._find(id)
         try:
             await container.start()
-        except (RuntimeFault, OSError):
+        except Exception:
             if container.state.config.auto_remove and not container.running:
                 await self.remove(container.id)
             raise

@@ -10,6 +10,7 @@ import sys
 
 from swarmd.swarmctl.build_request import fields_of
 from swarmd.swarmctl.client import Client, Refusal, path_of, segment
+from swarmd.swarmctl.download import save
 from swarmd.swarmctl.parser import BadValue
 
 TYPE_CHECKING = False
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _TYPES = ("image", "registry", "local", "tar", "oci", "docker")
 PASSING = "swarmd-build-output"  # repository of names that are only for a while
-_PIECE = 1 << 20
 
 
 class Target:
@@ -89,9 +89,9 @@ class Files:
     def fetch(self, client: Client, id: str) -> None:
         for one in self._targets:
             if one.kind in ("oci", "docker"):
-                _write(client.stream("/images/get", names=self._tags or [id]), one.dest)
+                save(client.stream("/images/get", names=self._tags or [id]), _file(one.dest))
             elif one.kind == "tar":
-                _write(client.stream(f"/swarmd/images/{segment(id)}/rootfs"), one.dest)
+                save(client.stream(f"/swarmd/images/{segment(id)}/rootfs"), _file(one.dest))
             else:
                 _unpack(client.stream(f"/swarmd/images/{segment(id)}/rootfs"), one.dest)
 
@@ -137,29 +137,8 @@ def metadata(client: Client, built: Built) -> dict[str, Any]:
     return {**found, "image.name": ",".join(built.names)} if built.names else found
 
 
-def _write(response: Response, dest: str) -> None:
-    """Into a file that is there only once it is whole."""
-    making = f"{dest}.{os.getpid()}"
-    with response:
-        if dest == "-":
-            while data := response.read1(_PIECE):
-                sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-            return
-        try:
-            try:
-                with open(making, "wb") as file:
-                    while data := response.read1(_PIECE):
-                        file.write(data)
-                os.replace(making, dest)
-            except BaseException:
-                if os.path.exists(making):
-                    os.unlink(making)
-                raise
-        except OSError as problem:
-            if problem.filename is None:
-                raise Refusal(f"the archive was cut off: {problem}") from None
-            raise Refusal(f"{dest}: {(problem.strerror or str(problem)).lower()}") from None
+def _file(dest: str) -> str:
+    return "" if dest == "-" else dest
 
 
 def _unpack(response: Response, dest: str) -> None:

@@ -3,7 +3,6 @@
 Handlers live beside this file, one file per noun.  What Docker has and the list has not is refused by name.
 """
 
-import errno
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -40,6 +39,7 @@ from swarmd.agent.api.versions import MAXIMUM, MINIMUM, spoken
 from swarmd.proto.errors import Invalid, SwarmdError
 from swarmd.runtime import errors as runtime
 from swarmd.runtime.build.dockerfile import DockerfileError
+from swarmd.runtime.stages import files
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             return web.Response(status=499)  # the client went away in the middle of a stream: nobody is told
         raise
     except Exception as defect:
-        if isinstance(defect, OSError) and defect.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(defect, OSError) and defect.errno in files.FULL:
             root = services(request).host.data_root
             return _message(507, f"the disk of {root} is full: free space there and try again")
         log.exception("%s %s failed", request.method, request.path)

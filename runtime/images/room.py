@@ -1,13 +1,12 @@
 """A full disk, in words that say what to do."""
 
-import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from swarmd.runtime.errors import Exhausted
+from swarmd.runtime.stages import files
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 _RESERVE = 256 * 1024  # bytes
 
 
@@ -17,7 +16,7 @@ def room_on(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in files.FULL:
             raise
         raise Exhausted(f"the disk of {root} is full: free space on it, or remove images with `image prune`") from None
 
@@ -42,7 +41,7 @@ class Reserve:
         try:
             write()
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in files.FULL:
                 raise
             self._file.unlink(missing_ok=True)
             write()

@@ -304,15 +304,16 @@ class ImageStore:
     async def settle(self) -> None:
         """Look again at what is damaged; what only a crash of the host kept from the disk is not listed any more."""
         flushed = {*self._flushed.known.images}
+        doubted = {*self._damaged} - flushed if self._flushed.host_went_down else set[str]()
         for id in [*self._damaged]:
-            self._read(self._entries[id], told=id in flushed)
-        if lost := self._damaged.keys() - flushed:
+            self._read(self._entries[id], told=id not in doubted)
+        if lost := self._damaged.keys() & doubted:
             async with self._changing:
                 for id in lost:
                     shown = ", ".join(self._entries[id].refs) or id
                     _LOG.warning("image %s had just come when the host went down: pull or build it again", shown)
                 await self._write({id: entry for id, entry in self._entries.items() if id not in lost})
-        if not self._flushed.all():
+        if not self._flushed.all() or self._images.keys() - flushed:
             self._flush_soon()
 
     # ------------------------------------------------------------ inside

@@ -3,9 +3,12 @@
 Standard library only; the daemon uses the same functions for its own state files.
 """
 
+import errno
 import json
 import os
 from typing import Any
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})  # of a disk
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

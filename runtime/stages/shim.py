@@ -9,7 +9,6 @@ that finds no shim and no exit.json knows that the shim was killed.
 """
 
 import contextlib
-import errno
 import functools
 import json
 import os
@@ -208,7 +207,7 @@ class _Shim:
         try:
             files.replace(path, files.dump_json(record))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in files.FULL:
                 raise
             # The disk is full, perhaps of what this very program wrote: give up what the run needs no more.
             for name in ("config.json", "seccomp.bpf"):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
+from swarmd.swarmctl import download
 from swarmd.swarmctl.client import Client, Refusal
 from swarmd.swarmctl.parser import Args, Parser
 from swarmd.swarmctl.references import platform
@@ -12,8 +12,6 @@ from swarmd.swarmctl.references import platform
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO
-
-_PIECE = 1 << 20
 
 
 def add_import(parser: Parser) -> None:
@@ -75,27 +73,6 @@ def load(client: Client, args: Args) -> None:
 
 
 def save(client: Client, args: Args) -> None:
-    """Into a file that is there only once it is whole."""
-    if not args.output and sys.stdout.isatty():
-        raise Refusal("an archive is nothing for a terminal: name a file with --output, or redirect")
-    with client.stream("/images/get", names=args.images, platform=platform(args.platform)) as response:
-        if not args.output:
-            while data := response.read1(_PIECE):
-                sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-            return
-        making = f"{args.output}.{os.getpid()}"
-        try:
-            try:
-                with open(making, "wb") as file:
-                    while data := response.read1(_PIECE):
-                        file.write(data)
-                os.replace(making, args.output)
-            except BaseException:
-                if os.path.exists(making):
-                    os.unlink(making)
-                raise
-        except OSError as problem:
-            if problem.filename is None:
-                raise Refusal(f"the archive was cut off: {problem}") from None
-            raise Refusal(f"{args.output}: {(problem.strerror or str(problem)).lower()}") from None
+    download.refuse_terminal(args.output or "", "--output")
+    stream = client.stream("/images/get", names=args.images, platform=platform(args.platform))
+    download.save(stream, args.output or "")

@@ -9,14 +9,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmd.swarmctl import archive, http, output
+from swarmd.swarmctl import archive, download, output
 from swarmd.swarmctl.client import Client, Refusal, segment
 from swarmd.swarmctl.parser import Args, Parser
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import IO, Any
+    from typing import Any
 
 # Go's file modes, which the daemon answers with.
 _DIRECTORY = 1 << 31
@@ -170,20 +170,5 @@ def add_export(parser: Parser) -> None:
 
 
 def export(client: Client, args: Args) -> None:
-    if not args.output and sys.stdout.isatty():
-        raise Refusal("an archive is nothing for a terminal: use -o FILE, or send it somewhere")
-    response = client.stream(f"/containers/{segment(args.container)}/export")
-    if not args.output:
-        _write(response, sys.stdout.buffer)
-        return
-    try:
-        with Path(args.output).open("wb") as file:
-            _write(response, file)
-    except OSError as problem:
-        raise Refusal(f"{args.output}: {(problem.strerror or str(problem)).lower()}") from None
-
-
-def _write(response: http.Response, out: IO[bytes]) -> None:
-    while data := response.read1():
-        out.write(data)
-    out.flush()
+    download.refuse_terminal(args.output or "", "-o")
+    download.save(client.stream(f"/containers/{segment(args.container)}/export"), args.output or "")

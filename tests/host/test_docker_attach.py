@@ -12,6 +12,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from tests.docker_py import use
 from tests.host.attached import served
 from tests.host.engine_host import Host
 
@@ -82,7 +83,7 @@ async def test_docker_py(api: Path, host: Host) -> None:
     await host.start("sleep", "1000", name="web")
     await host.make("cat", name="cat", open_stdin=True, stdin_once=True)
 
-    def use() -> None:
+    def work() -> None:
         client = docker.DockerClient(base_url=f"unix://{api}", version="1.44")
         web = client.containers.get("web")
         command = ["sh", "-c", "sleep 0.2; for i in 1 2 3; do echo $i; echo e$i >&2; done; exit 2"]
@@ -105,4 +106,4 @@ async def test_docker_py(api: Path, host: Host) -> None:
         assert cat.wait()["StatusCode"] == 0
         client.close()
 
-    await asyncio.to_thread(use)
+    await asyncio.to_thread(use, work)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from swarmd.runtime import launch
 from swarmd.runtime.errors import Conflict, Invalid, NotFound, StartError
 from swarmd.runtime.model import (
     BindMount,
@@ -271,3 +272,15 @@ async def test_auto_remove(host: Host) -> None:
     await host.start("true", name="gone", auto_remove=True)
     await until("its removal", lambda: not host.engine.list())
     await host.make("true", name="gone")
+
+
+async def test_auto_remove_after_a_start_that_failed_in_whatever_way(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ValueError("something nobody thought of")
+
+    monkeypatch.setattr(launch, "prepare", broken)
+    with pytest.raises(ValueError, match="nobody thought of"):
+        await host.start("true", auto_remove=True)
+    assert host.engine.list() == []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from swarmd.runtime.model import HealthState, Phase
+from swarmd.runtime.model import Phase
 from tests.host.engine_host import Host, add_image, engine_in, leftovers, remove_parents, until
 from tests.run import RUN
 
@@ -41,18 +41,23 @@ async def small(disk: Path) -> AsyncIterator[Host]:
 async def test_its_end_is_known_and_it_can_be_removed(small: Host) -> None:
     engine = small.engine
     beside = await small.start("sleep", "100", restart="always")
-    id = await small.start("sh", "-c", f"{FILL}; exit 7", restart="on-failure:1")
-    await until("its second run and end", lambda: engine.inspect(id).restart_count == 1 and _ended(small, id))
-    ended = engine.inspect(id).exit
-    assert ended is not None and (ended.code, ended.error) == (7, "")
+    made = await small.make("true")
+    id = await small.start("sh", "-c", f"{FILL}; exit 7")
+    ended = await engine.wait(id)
+    assert (ended.code, ended.error) == (7, "")
     with (small.root / "filler").open("wb", 0) as filler, pytest.raises(OSError, match="No space left"):
         while True:
             filler.write(bytes(512))
     with pytest.raises(OSError, match="No space left"):
         await small.make("true")
+    with pytest.raises(OSError, match="No space left"):
+        await engine.start(made)
+    said = f"start: the disk of {small.root}/data/containers/{made} is full: free space there and start it again"
+    failed = engine.inspect(made).exit
+    assert failed is not None and (failed.code, failed.error) == (125, said)
     await asyncio.wait_for(engine.stop(beside, 0), 20)
     assert engine.inspect(beside).phase is Phase.EXITED
-    for one in (id, beside):
+    for one in (id, made, beside):
         await asyncio.wait_for(engine.remove(one), 20)
     (small.root / "filler").unlink()
     assert (await small.run("echo there is room again")).out == "there is room again\n"
@@ -61,8 +66,3 @@ async def test_its_end_is_known_and_it_can_be_removed(small: Host) -> None:
 def _left(disk: Path, parent: str) -> list[str]:
     """The disk itself is in the mounts of every process, and network namespaces are those of all tests."""
     return [line for line in leftovers(disk / "data", parent) if not line.startswith("netns")]
-
-
-def _ended(host: Host, id: str) -> bool:
-    state = host.engine.inspect(id)
-    return state.phase is Phase.EXITED and not state.restarting and state.health is HealthState.NONE

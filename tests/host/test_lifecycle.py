@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+from typing import Any
 
 import pytest
 
+from swarmd.runtime import launch
 from swarmd.runtime.errors import Conflict, Invalid, RuntimeFault
 from swarmd.runtime.model import Limits, Phase
 from tests.host.engine_host import Host, until
@@ -79,6 +81,31 @@ async def test_restarts_are_counted_until_the_user_starts_it(host: Host) -> None
     await host.engine.stop(again)
     assert not host.engine.inspect(again).restarting
     await host.engine.remove(again)
+
+
+async def test_while_its_policy_starts_it_it_is_restarting_and_can_be_removed(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = await host.start("sh", "-c", "[ -e /again ] && sleep 1000; touch /again; exit 1", restart="on-failure:1")
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    prepare = launch.prepare
+
+    async def held(*given: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await prepare(*given)
+
+    monkeypatch.setattr(launch, "prepare", held)
+    await asyncio.wait_for(reached.wait(), 20)
+    state = host.engine.inspect(id)
+    assert state.restarting and state.restart_count == 1
+    with pytest.raises(Conflict, match="is being restarted: stop it first, or force its removal"):
+        await host.engine.remove(id)
+    removal = asyncio.create_task(host.engine.remove(id, force=True))
+    await until("its second run is not wanted", lambda: not host.engine._find(id).record.wanted)
+    go_on.set()
+    await asyncio.wait_for(removal, 20)
+    assert host.engine.list() == []
 
 
 @pytest.mark.parametrize(("signal", "timeout"), [("KILL", 5.0), ("KILL", 0.0), ("TERM", 0.0)])

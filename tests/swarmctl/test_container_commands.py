@@ -357,3 +357,15 @@ def test_export(daemon: Daemon, ctl: Ctl, tmp_path: Path) -> None:
     daemon.answers["GET /containers/{}/export"] = export
     assert ctl("export", "-o", f"{tmp_path}/out.tar", "one")[0] == 0
     assert (tmp_path / "out.tar").read_bytes() == content
+
+
+def test_export_that_is_cut_off_leaves_no_file(daemon: Daemon, ctl: Ctl, tmp_path: Path) -> None:
+    def export(asked: Asked) -> None:
+        asked.handler.begin()
+        asked.handler.chunk(b"half")
+        asked.handler.close_connection = True
+
+    daemon.answers["GET /containers/{}/export"] = export
+    status, _, said = ctl("export", "-o", f"{tmp_path}/out.tar", "one")
+    assert status == 1 and "the archive was cut off" in said
+    assert [path.name for path in tmp_path.iterdir() if path.name != "s"] == []  # s: the socket

@@ -5,7 +5,6 @@ are bytes, whatever the daemon's locale is.
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import signal
@@ -18,7 +17,7 @@ from swarmd.runtime.images.unpacking import jobs, packing, writer
 from swarmd.runtime.images.unpacking.ahead import Ahead
 from swarmd.runtime.images.unpacking.compression import decompressed
 from swarmd.runtime.images.unpacking.tar import Reader, shown
-from swarmd.runtime.stages import syscalls
+from swarmd.runtime.stages import files, syscalls
 
 _SWITCH = 0.0005  # s: the decompressor must get going again soon after each piece
 
@@ -89,7 +88,7 @@ def answer(job: jobs.Job) -> jobs.Answer:
     except RuntimeFault as error:
         return jobs.Failed(kind="other", message=str(error))
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in files.FULL:
             todo = "free space on it, or remove images with `image prune`"
             return jobs.Failed(kind="exhausted", message=f"the disk of the images is full ({error.strerror}): {todo}")
         what = shown(os.fsdecode(error.filename)) if error.filename else about

@@ -19,7 +19,7 @@ from swarmd.runtime.errors import Exhausted, Invalid, RuntimeFault
 from swarmd.runtime.images.unpacking.parents import OPAQUE_XATTR, Parents
 from swarmd.runtime.images.unpacking.removal import remove_tree
 from swarmd.runtime.images.unpacking.tar import Entry, Kind, Reader, shown
-from swarmd.runtime.stages import syscalls
+from swarmd.runtime.stages import files, syscalls
 
 WHITEOUT = ".wh."
 _META = ".wh..wh."  # what AUFS kept beside the files
@@ -27,7 +27,6 @@ OPAQUE = ".wh..wh..opq"
 KEPT_XATTRS = ("user.", "security.capability")
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOBODY = 2**32 - 1  # what chown(2) takes for "leave it"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ITS_FAULT = frozenset(
     {
         errno.ENAMETOOLONG,
@@ -276,6 +275,6 @@ def _set_xattrs(entry: Entry, where: int | str) -> None:
 
 def _explained(entry: Entry, error: OSError) -> RuntimeFault:
     what = f"archive entry {shown(entry.name)} can't be made: {error.strerror}"
-    if error.errno in _FULL:
+    if error.errno in files.FULL:
         return Exhausted(f"{what}: free space on the disk of the images, or remove some with `image prune`")
     return Invalid(what) if error.errno in _ITS_FAULT else RuntimeFault(what)

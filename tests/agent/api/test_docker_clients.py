@@ -13,6 +13,7 @@ from swarmd.proto.clock import timestamp
 from swarmd.runtime.model import LogEntry
 from tests.agent.api.conftest import Api
 from tests.agent.api.fakes import NOW
+from tests.docker_py import use
 
 needs_docker = pytest.mark.skipif(shutil.which("docker") is None, reason="the docker command is not installed")
 
@@ -137,7 +138,7 @@ async def test_what_the_docker_command_asks_and_we_have_not_is_named(api: Api, r
 
 
 async def test_docker_py(api: Api, client: docker.DockerClient, rootfs: bytes) -> None:
-    def use() -> None:
+    def work() -> None:
         client.swarm.init(advertise_addr="10.0.0.1")
         assert client.swarm.attrs["JoinTokens"]["Worker"] == "SWMTKN-worker"
         assert client.nodes.list()[0].attrs["Description"]["Hostname"] == "host1"
@@ -162,5 +163,5 @@ async def test_docker_py(api: Api, client: docker.DockerClient, rootfs: bytes) -
         assert [found.name for found in client.containers.list()] == ["two"]
         container.remove(force=True)
 
-    await asyncio.to_thread(use)
+    await asyncio.to_thread(use, work)
     assert api.engine.list() == ()

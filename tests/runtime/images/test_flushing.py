@@ -98,3 +98,14 @@ async def test_nothing_is_removed_because_the_list_of_what_was_flushed_is_damage
     again = ImageStore(root)
     assert made(again.get("pulled:1")) == made(image)
     await again.close()
+
+
+async def test_damage_is_told_where_no_crash_of_the_host_explains_it(root: Path) -> None:
+    store = ImageStore(root)
+    image = await pulled(store)
+    await store.close()
+    store.blobs.path(image.variant.configuration.digest).write_bytes(b"{")
+    again = ImageStore(root)
+    await again.settle()
+    assert [*again.damaged()] != []
+    await again.close()
