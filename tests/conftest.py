@@ -1,6 +1,7 @@
 """Tests that really make containers, networks and clusters must leave the machine as they found it."""
 
 import json
+import signal
 import socket
 import subprocess
 import time
@@ -13,6 +14,9 @@ from tests.run import RUN
 
 PATIENCE = 15.0  # s: the kernel takes network namespaces apart in its own time
 OURS = ("swarmd", "etcd", "dc-host", "devcluster")  # names in our processes; a cgroup of a test has the run's name
+
+# A shell has what it starts in the background ignore Ctrl-C, which processes of tests would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)
