@@ -299,11 +299,11 @@ class Engine:
     ) -> ExecResult:
         """Run a program and return what it wrote, the first MiB of each stream."""
         wanted = Command(command=tuple(command), env=tuple(env), user=user, workdir=workdir)
-        return await self._find(id).exec(wanted, timeout)
+        return await self._find(id).inside.exec(wanted, timeout)
 
     def exec_create(self, id: str, command: Command, streams: Streams) -> str:
         """Return the id of an exec to start. Raises Conflict when the container does not run."""
-        return self._execs.add(self._find(id).exec_create(command, streams)).id
+        return self._execs.add(self._find(id).inside.exec_create(command, streams)).id
 
     async def exec_start(
         self, id: str, connection: Callable[[], socket.socket] | None = None, size: tuple[int, int] = (0, 0)
@@ -314,9 +314,9 @@ class Engine:
         """
         made = self._execs.get(id)
         container = self._find(made.container)
-        container.check_exec(made)
-        await container.exec_start(made, connection() if connection else None, size)
-        self._keep_task(container.exec_keep(made))
+        container.inside.check_exec(made)
+        await container.inside.exec_start(made, connection() if connection else None, size)
+        self._keep_task(container.inside.exec_keep(made))
 
     def exec_inspect(self, id: str) -> Exec:
         return self._execs.get(id)
@@ -334,11 +334,11 @@ class Engine:
 
         replay writes to the client what was logged until a time in ns, 0 for all: exactly what it would not be sent.
         """
-        await self._find(id).attach(connection(), streams, replay)
+        await self._find(id).inside.attach(connection(), streams, replay)
 
     async def resize(self, id: str, height: int, width: int) -> None:
         """Set the size of its terminal, in characters."""
-        await self._find(id).resize(height, width)
+        await self._find(id).inside.resize(height, width)
 
     def events(self, since: int = 0) -> AsyncIterator[Event]:
         """From now on, and with since (ns) those kept from then."""

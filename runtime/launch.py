@@ -17,8 +17,10 @@ from swarmd.runtime import cdi, checks, devices, effective, etc_files, spec
 from swarmd.runtime.cgroups.interface import Hierarchy
 from swarmd.runtime.errors import Conflict, Invalid, NotFound
 from swarmd.runtime.events import Events
+from swarmd.runtime.images.config import ImageConfig
+from swarmd.runtime.images.image import passing
 from swarmd.runtime.model import BindMount, ContainerConfig, ContainerState, ImageMount, NetworkState, PortMapping
-from swarmd.runtime.ports import CompileSeccomp, Filter, Images, Networks, Sandbox
+from swarmd.runtime.ports import CompileSeccomp, Filter, Image, Images, Networks, Sandbox
 from swarmd.runtime.spawner_client import Spawner
 from swarmd.runtime.stages import files
 from swarmd.runtime.userns import UserNamespaces, wanted_size
@@ -36,6 +38,13 @@ class Host:
     compile_seccomp: CompileSeccomp
     events: Events
     cgroup_parent: str = "swarmd"
+
+    def image_of(self, state: ContainerState) -> Image:
+        """One that says nothing where there is none any more: of a build that was cut off, or damaged on the disk."""
+        try:
+            return self.images.get(state.image_id)
+        except NotFound:
+            return passing(ImageConfig(), ())
 
 
 # A container that runs, by id or name; raises NotFound or Conflict.

@@ -17,12 +17,13 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from swarmd.runtime.model import ContainerState, Exit, Struct
+from swarmd.runtime.model import ContainerState, Exit, Phase, Struct
 from swarmd.runtime.stages import files
 
 _LOG = logging.getLogger(__name__)
@@ -123,6 +124,57 @@ class Directory:
         gone = self.path.with_name(f".gone-{self.path.name}")
         self.path.rename(gone)
         shutil.rmtree(gone)
+
+
+class Ledger:
+    """What is known of one container, in memory and in its directory."""
+
+    def __init__(self, directory: Directory, record: Record) -> None:
+        self.directory, self.record = directory, record
+
+    @property
+    def state(self) -> ContainerState:
+        return self.record.state
+
+    @property
+    def running(self) -> bool:
+        return self.state.phase is Phase.RUNNING
+
+    def begin(self) -> None:
+        """A start: what a host that goes down must not forget of it; to be saved while it goes on."""
+        self.record = msgspec.structs.replace(
+            self.record, version=self.record.version + 1, boot=files.boot_id(), begun=time.time_ns()
+        )
+
+    def observe(self, durable: bool, /, **changes: object) -> None:
+        if durable or any(getattr(self.state, name) != value for name, value in changes.items()):
+            self.save(durable, self.record.wanted, **changes)
+
+    def save(self, durable: bool, wanted: bool, /, **changes: object) -> None:
+        self.note(wanted, **changes)
+        try:
+            self.directory.save(self.record, durable)
+        except OSError as error:
+            if error.errno not in files.FULL:
+                raise
+            # It is so all the same, and with the next save it is said: a full disk must not keep a stop from ending.
+            where = self.directory.path
+            _LOG.error("container %s: its state can't be saved, the disk of %s is full", self.state.id, where)
+
+    def note(self, wanted: bool, /, **changes: object) -> None:
+        """Not saved."""
+        state = msgspec.structs.replace(self.state, **changes)
+        record = msgspec.structs.replace(self.record, state=state, wanted=wanted, version=self.record.version + 1)
+        # Either is the outcome of a start that was under way.
+        over = "phase" in changes or wanted != self.record.wanted
+        self.record = msgspec.structs.replace(record, boot="", begun=0) if over else record
+
+    def change(self, **changes: object) -> None:
+        """What a user wants otherwise from now on: saved, or not so."""
+        state = msgspec.structs.replace(self.state, **changes)
+        record = msgspec.structs.replace(self.record, state=state, version=self.record.version + 1)
+        self.directory.save(record, True)
+        self.record = record
 
 
 def make_root(root: Path) -> None:
