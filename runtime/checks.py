@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from swarmd.runtime import cdi, devices, log_drivers, probes, userns
-from swarmd.runtime.effective import arguments, capabilities, capability_names, stop_signal
+from swarmd.runtime.effective import arguments, capabilities, capability_names, environment, stop_signal
 from swarmd.runtime.errors import Invalid
 from swarmd.runtime.model import BindMount, ContainerConfig, Limits, Mount, Namespaces, TmpfsMount, Ulimit
 from swarmd.runtime.ports import Image
@@ -39,7 +39,7 @@ _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 def check(config: ContainerConfig, image: Image) -> None:
     """Raise Invalid for what can never start."""
-    arguments(config, image)
+    _check_texts(config, image)
     stop_signal(config, image)
     capabilities(config)
     for name in capability_names(config.security.cap_add) - {"CAP_ALL"}:
@@ -76,6 +76,20 @@ def check(config: ContainerConfig, image: Image) -> None:
         probes.target(config.health.test)
     if config.security.apparmor not in ("", "unconfined") and not _APPARMOR.exists():
         raise Invalid(f"AppArmor profile {config.security.apparmor}: this host's kernel runs without AppArmor")
+
+
+def _check_texts(config: ContainerConfig, image: Image) -> None:
+    """What the kernel is given ends at the first NUL."""
+    texts = {
+        "command": arguments(config, image),
+        "environment": environment("", config, image),
+        "working directory": (config.workdir, image.config.workdir),
+        "user": (config.user, image.config.user),
+        "mounts": [mount.target for mount in config.mounts],
+    }
+    for what, given in texts.items():
+        if any("\0" in text for text in given):
+            raise Invalid(f"the {what} of {config.image} can't hold a NUL character: leave it out")
 
 
 def check_sources(config: ContainerConfig) -> None:

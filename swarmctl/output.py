@@ -35,7 +35,8 @@ class Table:
 
     def lines(self, rows: Sequence[Row], form: str) -> list[str]:
         if form == "table":
-            return aligned([self._columns.values(), *([str(row[name]) for name in self._columns] for row in rows)])
+            found = ([printable(str(row[name])) for name in self._columns] for row in rows)
+            return aligned([self._columns.values(), *found])
         if form == "json":
             return [dumps({key: row[key] for key in sorted(row) if not callable(row[key])}) for row in rows]
         from swarmd.swarmctl.template import render
@@ -47,6 +48,11 @@ class Table:
         heads = {name: name.upper() for row in rows for name in row} | dict(self._columns)
         methods: dict[str, Any] = {name: str for row in rows for name in row if callable(row[name])}
         return aligned([line.split("\t") for line in [render(template, heads | methods), *texts]])
+
+
+def printable(text: str) -> str:
+    """Without what a terminal would do something for: images and programs come from anywhere."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def aligned(lines: Sequence[Iterable[str]]) -> list[str]:

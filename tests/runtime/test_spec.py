@@ -75,6 +75,10 @@ def test_arguments(changes: dict[str, Any], expected: tuple[str, ...]) -> None:
         ({"mounts": (TmpfsMount(target="/"),)}, "mount target '/'"),
         ({"mounts": (BindMount(source="relative", target="/x"),)}, "mount source 'relative'"),
         ({"restart": "sometimes"}, "restart policy sometimes"),
+        ({"command": ("echo", "a\0b")}, "command of .* can't hold a NUL character"),
+        ({"env": ("A=\0",)}, "environment of .* can't hold a NUL character"),
+        ({"workdir": "/a\0"}, "working directory of .* can't hold a NUL character"),
+        ({"mounts": (TmpfsMount(target="/a\0"),)}, "mounts of .* can't hold a NUL character"),
     ],
 )
 def test_refused(changes: dict[str, Any], message: str) -> None:

@@ -128,6 +128,11 @@ async def test_a_history_with_exact_times(api: Api, swarmctl: Run) -> None:
     assert "CREATED AT" in out and re.search(r"\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d) ", out), out
 
 
+async def test_what_an_image_says_moves_no_cursor(api: Api, swarmctl: Run) -> None:
+    await import_rootfs(api.engine.images, chunks(ROOTFS), ("made:1",), message="evil\33[2J\x9b1m")
+    assert "evil?[2J?1m" in (await swarmctl("history", "made:1")).out
+
+
 async def test_archives(api: Api, swarmctl: Run, tmp_path: Path) -> None:
     image = await add(api, "demo:1")
     file = tmp_path / "demo.tar"
