@@ -91,6 +91,7 @@ class LogService(control_pb2_grpc.AgentServicer):
                     timestamp=timestamp(line.at),
                     stream=STREAMS[line.stream],
                     data=line.data,
+                    attributes=line.attributes,
                 )
                 await queue.put(entry)
         except RuntimeFault as fault:

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from swarmd.proto import objects_pb2 as swarmd_dot_proto_dot_objects__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aswarmd/proto/control.proto\x12\x06swarmd\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aswarmd/proto/objects.proto\"5\n\nGetRequest\x12\x1a\n\x04kind\x18\x01 \x01(\x0e\x32\x0c.swarmd.Kind\x12\x0b\n\x03ref\x18\x02 \x01(\t\"\x18\n\x06Values\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x9c\x01\n\x0bListRequest\x12\x1a\n\x04kind\x18\x01 \x01(\x0e\x32\x0c.swarmd.Kind\x12\x31\n\x07\x66ilters\x18\x02 \x03(\x0b\x32 .swarmd.ListRequest.FiltersEntry\x1a>\n\x0c\x46iltersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1d\n\x05value\x18\x02 \x01(\x0b\x32\x0e.swarmd.Values:\x02\x38\x01\".\n\x0bObjectBatch\x12\x1f\n\x07objects\x18\x01 \x03(\x0b\x32\x0e.swarmd.Object\"/\n\rCreateRequest\x12\x1e\n\x06object\x18\x01 \x01(\x0b\x32\x0e.swarmd.Object\"A\n\rUpdateRequest\x12\x1e\n\x06object\x18\x01 \x01(\x0b\x32\x0e.swarmd.Object\x12\x10\n\x08rollback\x18\x02 \x01(\x08\"G\n\rRemoveRequest\x12\x1a\n\x04kind\x18\x01 \x01(\x0e\x32\x0c.swarmd.Kind\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"A\n\rWriteResponse\x12\x1e\n\x06object\x18\x01 \x01(\x0b\x32\x0e.swarmd.Object\x12\x10\n\x08warnings\x18\x02 \x03(\t\"\x1c\n\x0eRemoveResponse\x12\n\n\x02id\x18\x01 \x01(\t\"8\n\x16RotateJoinTokenRequest\x12\x1e\n\x04role\x18\x01 \x01(\x0e\x32\x10.swarmd.NodeRole\"\x0f\n\rStatusRequest\"I\n\x0eStatusResponse\x12\x16\n\x0eleader_node_id\x18\x01 \x01(\t\x12\x0e\n\x06quorum\x18\x02 \x01(\x08\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\xd7\x01\n\x0bLogsRequest\x12\x14\n\x0cservice_refs\x18\x01 \x03(\t\x12\x10\n\x08task_ids\x18\x02 \x03(\t\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x0e\n\x06stdout\x18\x04 \x01(\x08\x12\x0e\n\x06stderr\x18\x05 \x01(\x08\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\x04tail\x18\x08 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_tail\"\xa0\x01\n\x08LogEntry\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x06stream\x18\x05 \x01(\x0e\x32\x11.swarmd.LogStream\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"-\n\x08LogBatch\x12!\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x10.swarmd.LogEntry*\xb2\x01\n\x04Kind\x12\x10\n\x0cKIND_UNKNOWN\x10\x00\x12\x10\n\x0cKIND_CLUSTER\x10\x01\x12\r\n\tKIND_NODE\x10\x02\x12\x10\n\x0cKIND_SERVICE\x10\x03\x12\r\n\tKIND_TASK\x10\x04\x12\x10\n\x0cKIND_NETWORK\x10\x05\x12\x0f\n\x0bKIND_SECRET\x10\x06\x12\x0f\n\x0bKIND_CONFIG\x10\x07\x12\x0f\n\x0bKIND_VOLUME\x10\x08\x12\x11\n\rKIND_HOLDINGS\x10\t*P\n\tLogStream\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x00\x12\x15\n\x11LOG_STREAM_STDERR\x10\x01\x12\x15\n\x11LOG_STREAM_NOTICE\x10\x02\x32\xbe\x03\n\x07\x43ontrol\x12)\n\x03Get\x12\x12.swarmd.GetRequest\x1a\x0e.swarmd.Object\x12\x32\n\x04List\x12\x13.swarmd.ListRequest\x1a\x13.swarmd.ObjectBatch0\x01\x12\x36\n\x06\x43reate\x12\x15.swarmd.CreateRequest\x1a\x15.swarmd.WriteResponse\x12\x36\n\x06Update\x12\x15.swarmd.UpdateRequest\x1a\x15.swarmd.WriteResponse\x12\x37\n\x06Remove\x12\x15.swarmd.RemoveRequest\x1a\x16.swarmd.RemoveResponse\x12\x41\n\x0fRotateJoinToken\x12\x1e.swarmd.RotateJoinTokenRequest\x1a\x0e.swarmd.Object\x12/\n\x04Logs\x12\x13.swarmd.LogsRequest\x1a\x10.swarmd.LogBatch0\x01\x12\x37\n\x06Status\x12\x15.swarmd.StatusRequest\x1a\x16.swarmd.StatusResponse28\n\x05\x41gent\x12/\n\x04Logs\x12\x13.swarmd.LogsRequest\x1a\x10.swarmd.LogBatch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aswarmd/proto/control.proto\x12\x06swarmd\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aswarmd/proto/objects.proto\"5\n\nGetRequest\x12\x1a\n\x04kind\x18\x01 \x01(\x0e\x32\x0c.swarmd.Kind\x12\x0b\n\x03ref\x18\x02 \x01(\t\"\x18\n\x06Values\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x9c\x01\n\x0bListRequest\x12\x1a\n\x04kind\x18\x01 \x01(\x0e\x32\x0c.swarmd.Kind\x12\x31\n\x07\x66ilters\x18\x02 \x03(\x0b\x32 .swarmd.ListRequest.FiltersEntry\x1a>\n\x0c\x46iltersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1d\n\x05value\x18\x02 \x01(\x0b\x32\x0e.swarmd.Values:\x02\x38\x01\".\n\x0bObjectBatch\x12\x1f\n\x07objects\x18\x01 \x03(\x0b\x32\x0e.swarmd.Object\"/\n\rCreateRequest\x12\x1e\n\x06object\x18\x01 \x01(\x0b\x32\x0e.swarmd.Object\"A\n\rUpdateRequest\x12\x1e\n\x06object\x18\x01 \x01(\x0b\x32\x0e.swarmd.Object\x12\x10\n\x08rollback\x18\x02 \x01(\x08\"G\n\rRemoveRequest\x12\x1a\n\x04kind\x18\x01 \x01(\x0e\x32\x0c.swarmd.Kind\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"A\n\rWriteResponse\x12\x1e\n\x06object\x18\x01 \x01(\x0b\x32\x0e.swarmd.Object\x12\x10\n\x08warnings\x18\x02 \x03(\t\"\x1c\n\x0eRemoveResponse\x12\n\n\x02id\x18\x01 \x01(\t\"8\n\x16RotateJoinTokenRequest\x12\x1e\n\x04role\x18\x01 \x01(\x0e\x32\x10.swarmd.NodeRole\"\x0f\n\rStatusRequest\"I\n\x0eStatusResponse\x12\x16\n\x0eleader_node_id\x18\x01 \x01(\t\x12\x0e\n\x06quorum\x18\x02 \x01(\x08\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\xd7\x01\n\x0bLogsRequest\x12\x14\n\x0cservice_refs\x18\x01 \x03(\t\x12\x10\n\x08task_ids\x18\x02 \x03(\t\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x0e\n\x06stdout\x18\x04 \x01(\x08\x12\x0e\n\x06stderr\x18\x05 \x01(\x08\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\x04tail\x18\x08 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_tail\"\x89\x02\n\x08LogEntry\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x06stream\x18\x05 \x01(\x0e\x32\x11.swarmd.LogStream\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x34\n\nattributes\x18\x07 \x03(\x0b\x32 .swarmd.LogEntry.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x08LogBatch\x12!\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x10.swarmd.LogEntry*\xb2\x01\n\x04Kind\x12\x10\n\x0cKIND_UNKNOWN\x10\x00\x12\x10\n\x0cKIND_CLUSTER\x10\x01\x12\r\n\tKIND_NODE\x10\x02\x12\x10\n\x0cKIND_SERVICE\x10\x03\x12\r\n\tKIND_TASK\x10\x04\x12\x10\n\x0cKIND_NETWORK\x10\x05\x12\x0f\n\x0bKIND_SECRET\x10\x06\x12\x0f\n\x0bKIND_CONFIG\x10\x07\x12\x0f\n\x0bKIND_VOLUME\x10\x08\x12\x11\n\rKIND_HOLDINGS\x10\t*P\n\tLogStream\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x00\x12\x15\n\x11LOG_STREAM_STDERR\x10\x01\x12\x15\n\x11LOG_STREAM_NOTICE\x10\x02\x32\xbe\x03\n\x07\x43ontrol\x12)\n\x03Get\x12\x12.swarmd.GetRequest\x1a\x0e.swarmd.Object\x12\x32\n\x04List\x12\x13.swarmd.ListRequest\x1a\x13.swarmd.ObjectBatch0\x01\x12\x36\n\x06\x43reate\x12\x15.swarmd.CreateRequest\x1a\x15.swarmd.WriteResponse\x12\x36\n\x06Update\x12\x15.swarmd.UpdateRequest\x1a\x15.swarmd.WriteResponse\x12\x37\n\x06Remove\x12\x15.swarmd.RemoveRequest\x1a\x16.swarmd.RemoveResponse\x12\x41\n\x0fRotateJoinToken\x12\x1e.swarmd.RotateJoinTokenRequest\x1a\x0e.swarmd.Object\x12/\n\x04Logs\x12\x13.swarmd.LogsRequest\x1a\x10.swarmd.LogBatch0\x01\x12\x37\n\x06Status\x12\x15.swarmd.StatusRequest\x1a\x16.swarmd.StatusResponse28\n\x05\x41gent\x12/\n\x04Logs\x12\x13.swarmd.LogsRequest\x1a\x10.swarmd.LogBatch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +35,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTREQUEST_FILTERSENTRY']._loaded_options = None
   _globals['_LISTREQUEST_FILTERSENTRY']._serialized_options = b'8\001'
-  _globals['_KIND']._serialized_start=1252
-  _globals['_KIND']._serialized_end=1430
-  _globals['_LOGSTREAM']._serialized_start=1432
-  _globals['_LOGSTREAM']._serialized_end=1512
+  _globals['_LOGENTRY_ATTRIBUTESENTRY']._loaded_options = None
+  _globals['_LOGENTRY_ATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_KIND']._serialized_start=1357
+  _globals['_KIND']._serialized_end=1535
+  _globals['_LOGSTREAM']._serialized_start=1537
+  _globals['_LOGSTREAM']._serialized_end=1617
   _globals['_GETREQUEST']._serialized_start=99
   _globals['_GETREQUEST']._serialized_end=152
   _globals['_VALUES']._serialized_start=154
@@ -68,11 +70,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGSREQUEST']._serialized_start=824
   _globals['_LOGSREQUEST']._serialized_end=1039
   _globals['_LOGENTRY']._serialized_start=1042
-  _globals['_LOGENTRY']._serialized_end=1202
-  _globals['_LOGBATCH']._serialized_start=1204
-  _globals['_LOGBATCH']._serialized_end=1249
-  _globals['_CONTROL']._serialized_start=1515
-  _globals['_CONTROL']._serialized_end=1961
-  _globals['_AGENT']._serialized_start=1963
-  _globals['_AGENT']._serialized_end=2019
+  _globals['_LOGENTRY']._serialized_end=1307
+  _globals['_LOGENTRY_ATTRIBUTESENTRY']._serialized_start=1258
+  _globals['_LOGENTRY_ATTRIBUTESENTRY']._serialized_end=1307
+  _globals['_LOGBATCH']._serialized_start=1309
+  _globals['_LOGBATCH']._serialized_end=1354
+  _globals['_CONTROL']._serialized_start=1620
+  _globals['_CONTROL']._serialized_end=2066
+  _globals['_AGENT']._serialized_start=2068
+  _globals['_AGENT']._serialized_end=2124
 # @@protoc_insertion_point(module_scope)

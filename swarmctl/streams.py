@@ -76,7 +76,16 @@ def show_service_logs(client: Client, path: str, args: Args) -> None:
             continue
         stamp, _, rest = data.partition(b" ") if args.timestamps else (b"", b"", data)
         details, _, line = rest.partition(b" ")
-        _write(stream, (stamp + b" " if stamp else b"") + f"{label.of(details.decode())} | ".encode() + line)
+        source, added = _sides(details.decode())
+        added = f"{added} " if args.details else ""
+        _write(stream, (stamp + b" " if stamp else b"") + f"{label.of(source)} | {added}".encode() + line)
+
+
+def _sides(details: str) -> tuple[str, str]:
+    """What says who wrote a line, and what the log driver added."""
+    parts = details.split(",")
+    source = [part for part in parts if part.startswith("com.docker.swarm.")]
+    return ",".join(source), ",".join(part for part in parts if part not in source)
 
 
 class _Labels:
@@ -102,7 +111,7 @@ class _Labels:
         slot = self._client.get(f"/tasks/{task}").get("Slot", 0)
         name = self._client.get(f"/services/{service}")["Spec"]["Name"]
         host = self._client.get(f"/nodes/{node}")["Description"]["Hostname"]
-        return f"{name}.{slot}.{shown}@{host}"
+        return f"{name}.{slot}@{host}" if self._args.no_task_ids else f"{name}.{slot}.{shown}@{host}"
 
 
 def _write(stream: int, data: bytes) -> None:

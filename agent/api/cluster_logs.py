@@ -1,7 +1,8 @@
 """Logs of services and tasks, from whichever nodes have them, as Docker's frames.
 
 A line is "[time ]details message": with `details`, the node, service and task that wrote it, which clients read to
-name the source.  Notices (a node that cannot be reached) are lines of stderr from nobody's program.
+name the source, and what the log driver was told to add.  Notices (a node that cannot be reached) are lines of stderr
+from nobody's program.
 """
 
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ from typing import Any, cast
 from aiohttp import web
 
 from swarmd.agent.api import objects, query
-from swarmd.agent.api.streams import MULTIPLEXED, frame, respond
+from swarmd.agent.api.streams import MULTIPLEXED, details_of, frame, respond
 from swarmd.proto import control_pb2 as control_pb
 from swarmd.proto.clock import timestamp
 from swarmd.proto.codec import rfc3339
@@ -52,5 +53,6 @@ async def _frames(
 
 
 def _details(entry: control_pb.LogEntry) -> str:
-    facts = {"node": entry.node_id, "service": entry.service_id, "task": entry.task_id}
-    return ",".join(f"com.docker.swarm.{name}.id={value}" for name, value in facts.items())
+    source = {"node": entry.node_id, "service": entry.service_id, "task": entry.task_id}
+    facts = {f"com.docker.swarm.{name}.id": value for name, value in source.items()}
+    return details_of({**entry.attributes, **facts})

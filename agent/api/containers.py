@@ -6,7 +6,6 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
-from urllib.parse import quote_plus
 
 from aiohttp import web
 
@@ -18,7 +17,7 @@ from swarmd.agent.api.container_list import FILTERS, selected
 from swarmd.agent.api.fields import Fields, body
 from swarmd.agent.api.images import platform
 from swarmd.agent.api.interface import services
-from swarmd.agent.api.streams import MULTIPLEXED, RAW, answer, frame, json_line, respond, stamp
+from swarmd.agent.api.streams import MULTIPLEXED, RAW, answer, details_of, frame, json_line, respond, stamp
 from swarmd.proto.errors import Invalid
 from swarmd.runtime.checks import warnings
 from swarmd.runtime.errors import Conflict, NotFound
@@ -228,8 +227,7 @@ async def _frames(
 def _head(entry: LogEntry, details: bool, timestamps: bool) -> bytes:
     head = f"{stamp(entry.at)} " if timestamps else ""
     if details:
-        pairs = (f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted((entry.attributes or {}).items()))
-        head += f"{','.join(pairs)} "
+        head += f"{details_of(entry.attributes or {})} "
     return head.encode()
 
 

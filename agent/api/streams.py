@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, cast
+from urllib.parse import quote_plus
 
 from aiohttp import web
 
@@ -30,6 +31,11 @@ def stamp(ns: int) -> str:
     """RFC 3339 with nanoseconds, as Docker writes it."""
     whole = datetime.fromtimestamp(ns // 10**9, UTC).replace(tzinfo=None)
     return f"{whole.isoformat()}.{ns % 10**9:09d}Z"
+
+
+def details_of(attributes: Mapping[str, str]) -> str:
+    """What is said of a line before it, as Docker writes it."""
+    return ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(attributes.items()))
 
 
 async def respond(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from swarmd.swarmctl import output, tasks, values
+from swarmd.swarmctl import output, pretty, tasks, values
 from swarmd.swarmctl.client import Client, Refusal, segment
 from swarmd.swarmctl.filters import filters
 from swarmd.swarmctl.parser import Args, Parser
@@ -40,7 +40,7 @@ def add_ps(parser: Parser) -> None:
 
 
 def add_inspect(parser: Parser) -> None:
-    parser.text("-f", "--format", metavar="TEMPLATE")
+    pretty.add_flags(parser)
     parser.argument("nodes", "self|NODE", "+")
     parser.set_defaults(run=inspect)
 
@@ -100,7 +100,9 @@ def ps(client: Client, args: Args) -> None:
 
 
 def inspect(client: Client, args: Args) -> None:
-    output.inspect([client.get(f"/nodes/{segment(name)}") for name in args.nodes], args.format)
+    pretty.refuse_both(args)
+    found = [client.get(f"/nodes/{segment(name)}") for name in args.nodes]
+    pretty.show([pretty.node(one) for one in found] if args.pretty else found, args)
 
 
 def update(client: Client, args: Args) -> None:

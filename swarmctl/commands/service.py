@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from swarmd.swarmctl import output, progress, service_spec, tasks, values
+from swarmd.swarmctl import output, pretty, progress, service_spec, tasks, values
 from swarmd.swarmctl.client import Client, Refusal, segment
 from swarmd.swarmctl.filters import filters
 from swarmd.swarmctl.parser import Args, BadValue, Parser
@@ -68,7 +68,7 @@ def add_ps(parser: Parser) -> None:
 
 
 def add_inspect(parser: Parser) -> None:
-    parser.text("-f", "--format", metavar="TEMPLATE")
+    pretty.add_flags(parser)
     parser.argument("services", "SERVICE", "+")
     parser.set_defaults(run=inspect)
 
@@ -79,12 +79,14 @@ def add_rm(parser: Parser) -> None:
 
 
 def add_logs(parser: Parser) -> None:
+    parser.switch("--details", help="the attributes that the log driver was told to add")
     parser.switch("-f", "--follow", help="go on with what comes")
     parser.text("--since", help="from this time on: 2026-01-02T03:04:05Z, or 10m for ten minutes ago")
     parser.text("-n", "--tail", type=_tail, default="all", metavar="LINES", help="only the last lines of each task")
     parser.switch("-t", "--timestamps", help="each line's time before it")
     parser.switch("--raw", help="lines as they are, without their task's name")
     parser.switch("--no-resolve", help="ids instead of names")
+    parser.switch("--no-task-ids", help="the tasks' names alone")
     parser.switch("--no-trunc", help="ids in full")
     parser.argument("service", "SERVICE|TASK")
     parser.set_defaults(run=logs)
@@ -218,7 +220,19 @@ def ps(client: Client, args: Args) -> None:
 
 
 def inspect(client: Client, args: Args) -> None:
-    output.inspect([client.get(f"/services/{segment(name)}") for name in args.services], args.format)
+    pretty.refuse_both(args)
+    found = [client.get(f"/services/{segment(name)}") for name in args.services]
+    pretty.show([pretty.service(one, _network_names(client, one)) for one in found] if args.pretty else found, args)
+
+
+def _network_names(client: Client, service: Any) -> list[str]:
+    names = []
+    for network in service["Spec"]["TaskTemplate"].get("Networks") or ():
+        try:
+            names.append(client.get(f"/networks/{segment(network['Target'])}")["Name"])
+        except Refusal:
+            names.append(network["Target"])  # it is gone
+    return names
 
 
 def remove(client: Client, args: Args) -> int:

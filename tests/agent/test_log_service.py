@@ -26,7 +26,7 @@ class Logs:
         return [_container(task_id) for task_id in self._task_ids]
 
     async def logs(self, id: str, **_: Any) -> AsyncIterator[LogEntry]:
-        yield LogEntry(at=NOW, stream="stdout", data=f"{id} speaks\n".encode())
+        yield LogEntry(at=NOW, stream="stdout", data=f"{id} speaks\n".encode(), attributes={"tier": "web"})
         if id == self._broken:
             raise NotFound(f"no container {id}")
 
@@ -46,6 +46,7 @@ async def test_lines_say_whose_they_are() -> None:
     (line,) = await answers(Logs("t1", "t2"), "t1")
     assert (line.service_id, line.task_id, line.node_id, line.data) == ("s1", "t1", "n1", b"t1 speaks\n")
     assert nanoseconds(line.timestamp) == NOW
+    assert dict(line.attributes) == {"tier": "web"}
 
 
 async def test_a_container_that_is_gone_is_a_notice_of_task_and_node_among_the_lines_of_others() -> None:

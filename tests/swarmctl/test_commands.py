@@ -91,12 +91,58 @@ async def test_a_service_lives(api: Api, swarmctl: Run) -> None:
             node_id=newest.node_id,
             timestamp=timestamp(NOW),
             data=b"hi\n",
+            attributes={"tier": "web", "a": "b c"},
         )
     ]
     assert (await swarmctl("service", "logs", "web")).out == f"web.1.{newest.id[:12]}@host1 | hi\n"
+    assert (await swarmctl("service", "logs", "--no-task-ids", "web")).out == "web.1@host1 | hi\n"
+    assert (await swarmctl("service", "logs", "--details", "--no-task-ids", "web")).out == (
+        "web.1@host1 | a=b+c,tier=web hi\n"
+    )
     assert (await swarmctl("service", "rm", "web")).out == "web\n"
     gone = await swarmctl("service", "rm", "web")
     assert (gone.code, gone.err) == (1, "swarmctl: no service web\n")
+
+
+async def test_inspected_for_people(api: Api, swarmctl: Run) -> None:
+    await swarmctl("swarm", "init", "--advertise-addr", "10.0.0.1")
+    await swarmctl("network", "create", "-d", "overlay", "front")
+    made = await swarmctl(
+        "service", "create", "-d", "--name", "web", "--replicas", "3", "--label", "a=b", "--publish", "8080:80",
+        "--constraint", "node.role==worker", "--limit-memory", "64m", "--reserve-cpu", "0.5", "--update-delay", "1m30s",
+        "--env", "A=\33[2J", "--env", "B=2", "--network", "front", "demo", "sleep", "1",
+    )  # fmt: skip
+    shown = (await swarmctl("service", "inspect", "--pretty", "web")).out.splitlines()
+    assert shown[:5] == [
+        f"ID:                       {made.out.strip()}",
+        "Name:                     web",
+        "Labels:                   a=b",
+        "Service Mode:             Replicated",
+        "Replicas:                 3",
+    ]
+    for line, below in (
+        ("Placement:", " Constraints:             node.role==worker"),
+        (" Env:                     A=?[2J", "                          B=2"),
+        (" Reservations:", "  CPUs:                   0.5"),
+        (" Limits:", "  Memory:                 64MiB"),
+        ("Update Config:", " Delay:                   90s"),
+    ):
+        assert shown[shown.index(line) + 1] == below
+    assert shown[-3:] == [
+        "Networks:                 front",
+        "Endpoint Mode:            vip",
+        "Ports:                    8080->80/tcp, ingress",
+    ]
+    assert not any(line.strip() == "Update Status:" for line in shown), "nothing is updated"
+    node = (await swarmctl("node", "inspect", "--pretty", "self")).out
+    for line in (
+        "Status:\n State:                   Ready\n Availability:            Active",
+        " Leader:                  Yes",
+    ):
+        assert line in node
+    both = await swarmctl("service", "inspect", "--pretty", "--format", "{{.ID}}", "web")
+    said = "swarmctl: --pretty and --format contradict one another: leave one of them out\n"
+    assert (both.code, both.err) == (1, said)
 
 
 def write_first(api: Api, times: int, change: Callable[[pb.Object], None] = lambda obj: None) -> list[str]:
