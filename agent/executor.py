@@ -24,6 +24,7 @@ from swarmd.runtime.errors import (
     Unsupported,
 )
 from swarmd.runtime.model import ContainerState, HealthState, Phase
+from swarmd.runtime.registry import Credentials, credentials_from_header
 
 KEPT = 5  # ended containers of a slot, for their logs
 _RUNNING_STAGES = {
@@ -35,8 +36,11 @@ _RUNNING_STAGES = {
 
 
 class Images(Protocol):
-    async def get(self, ref: str) -> object:
-        """Have an image here; NotFound in a sentence when it is to be had nowhere, Unavailable when nobody says."""
+    async def get(self, ref: str, *, credentials: Credentials | None = None) -> object:
+        """Have an image here; NotFound in a sentence when it is to be had nowhere, Unavailable when nobody says.
+
+        credentials: for its registry.
+        """
         ...
 
 
@@ -117,7 +121,9 @@ class TaskController:
 
     async def prepare(self) -> None:
         try:
-            await self._executor.images.get(self._task.spec.container.image)
+            container = self._task.spec.container
+            credentials = credentials_from_header(container.registry_auth)
+            await self._executor.images.get(container.image, credentials=credentials)
             own_ids = await self._engine.gives_own_ids()
             await self._engine.create(container_config(self._task, self._executor.hostname, own_ids), self._name)
         except (NotFound, Invalid, Unsupported) as error:

@@ -663,6 +663,7 @@ class ContainerSpec(_message.Message):
     CAPABILITY_DROP_FIELD_NUMBER: _builtins.int
     ULIMITS_FIELD_NUMBER: _builtins.int
     USERNS_MODE_FIELD_NUMBER: _builtins.int
+    REGISTRY_AUTH_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     hostname: _builtins.str
     dir: _builtins.str
@@ -676,6 +677,8 @@ class ContainerSpec(_message.Message):
     init: _builtins.bool
     userns_mode: _builtins.str
     """host, auto[:size=N]; empty: auto where the node can"""
+    registry_auth: _builtins.str
+    """for nodes that must ask the image's registry: as in the X-Registry-Auth header; never shown"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -738,10 +741,11 @@ class ContainerSpec(_message.Message):
         capability_drop: _abc.Iterable[_builtins.str] | None = ...,
         ulimits: _abc.Iterable[Global___Ulimit] | None = ...,
         userns_mode: _builtins.str = ...,
+        registry_auth: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_stop_grace_period", b"_stop_grace_period", "dns_config", b"dns_config", "healthcheck", b"healthcheck", "init", b"init", "privileges", b"privileges", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_stop_grace_period", b"_stop_grace_period", "args", b"args", "capability_add", b"capability_add", "capability_drop", b"capability_drop", "command", b"command", "dir", b"dir", "dns_config", b"dns_config", "env", b"env", "groups", b"groups", "healthcheck", b"healthcheck", "hostname", b"hostname", "hosts", b"hosts", "image", b"image", "init", b"init", "labels", b"labels", "mounts", b"mounts", "oom_score_adj", b"oom_score_adj", "privileges", b"privileges", "read_only", b"read_only", "stop_grace_period", b"stop_grace_period", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns_mode", b"userns_mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_stop_grace_period", b"_stop_grace_period", "args", b"args", "capability_add", b"capability_add", "capability_drop", b"capability_drop", "command", b"command", "dir", b"dir", "dns_config", b"dns_config", "env", b"env", "groups", b"groups", "healthcheck", b"healthcheck", "hostname", b"hostname", "hosts", b"hosts", "image", b"image", "init", b"init", "labels", b"labels", "mounts", b"mounts", "oom_score_adj", b"oom_score_adj", "privileges", b"privileges", "read_only", b"read_only", "registry_auth", b"registry_auth", "stop_grace_period", b"stop_grace_period", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns_mode", b"userns_mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__init: _TypeAlias = _typing.Literal["init"]  # noqa: Y015
     _WhichOneofArgType__init: _TypeAlias = _typing.Literal["_init", b"_init"]  # noqa: Y015

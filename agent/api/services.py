@@ -15,6 +15,9 @@ from swarmd.proto import objects_pb2 as pb
 from swarmd.proto import task_states as states
 from swarmd.proto.codec import decode, encode
 from swarmd.proto.errors import Invalid
+from swarmd.runtime.errors import RuntimeFault
+from swarmd.runtime.images.references import Reference
+from swarmd.runtime.registry import credentials_from_header
 
 
 async def listing(request: web.Request) -> web.Response:
@@ -56,10 +59,33 @@ def _status(service: pb.Service, counts: Counter[tuple[str, str]]) -> dict[str, 
 async def create(request: web.Request) -> web.Response:
     """resolve: put the digest of its image into the spec; Docker's own client asks for it first, and puts it there."""
     spec = decode(pb.ServiceSpec, await body(request))
+    _give_login(request, spec, None)
     warnings = await pin(request, spec) if query.flag(request, "resolve") else []
     written = await objects.create(request, pb.Object(service=pb.Service(spec=spec)))
     shown: dict[str, Any] = {"ID": written.object.service.id, "Warnings": [*warnings, *written.warnings] or None}
     return answer(shown, status=201)
+
+
+def _give_login(request: web.Request, spec: pb.ServiceSpec, former: pb.ServiceSpec | None) -> None:
+    """Put the login of the image's registry into the spec, for nodes that must ask there; it stays when none comes.
+
+    One that comes with `resolve` is for finding the digest, unless `withRegistryAuth` says that it is for nodes too.
+    """
+    header = request.headers.get("X-Registry-Auth", "")
+    credentials_from_header(header)  # refuses one that can't be read
+    container = spec.task.container
+    if header and (not query.flag(request, "resolve") or query.flag(request, "withRegistryAuth")):
+        container.registry_auth = header
+    elif former is not None and _registry(former.task.container.image) == _registry(container.image):
+        container.registry_auth = former.task.container.registry_auth
+
+
+def _registry(image: str) -> str:
+    """Of an image's name: a login must never go to another; "" for an id."""
+    try:
+        return Reference.parse(image).domain
+    except RuntimeFault:
+        return ""
 
 
 async def inspect(request: web.Request) -> web.Response:
@@ -71,9 +97,13 @@ async def update(request: web.Request) -> web.Response:
     if rollback not in ("", "previous"):
         raise Invalid(f"query parameter rollback must be previous, not {rollback!r}")
     spec = decode(pb.ServiceSpec, await body(request))
-    version = query.version(request)
+    version, service = query.version(request), await _find(request)
+    source = request.query.get("registryAuthFrom", "spec")
+    if source not in ("spec", "previous-spec"):
+        raise Invalid(f"query parameter registryAuthFrom must be spec or previous-spec, not {source!r}")
+    _give_login(request, spec, service.spec if source == "spec" else service.previous_spec)
     warnings = await pin(request, spec) if query.flag(request, "resolve") and not rollback else []
-    changed = pb.Service(id=(await _find(request)).id, version=version, spec=spec)
+    changed = pb.Service(id=service.id, version=version, spec=spec)
     written = await objects.update(request, pb.Object(service=changed), rollback=bool(rollback))
     return answer({"Warnings": [*warnings, *written.warnings] or None})
 

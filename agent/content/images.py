@@ -12,14 +12,14 @@ from swarmd.agent.content.peers import GrpcPeers, reachable
 from swarmd.agent.content.source import ClusterSource
 from swarmd.proto.clock import Clock
 from swarmd.proto.dispatcher_pb2 import Holder
-from swarmd.runtime.errors import Corrupt, Invalid, NotFound, RuntimeFault, Unavailable
+from swarmd.runtime.errors import Corrupt, Invalid, NotFound, RuntimeFault, Unauthorized, Unavailable
 from swarmd.runtime.images.arrivals import Report, fetch, silent
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.manifests import Descriptor, host_platform
 from swarmd.runtime.images.pulling import pull
 from swarmd.runtime.images.references import Reference
 from swarmd.runtime.images.store import ImageStore
-from swarmd.runtime.registry import Credentials, Registries
+from swarmd.runtime.registry import ANONYMOUS, Credentials, Registries
 
 FRESH = 0.2  # s, in which managers are not asked again who holds an image
 
@@ -121,6 +121,11 @@ class ClusterImages:
     ) -> Image:
         try:
             return (await pull(self._store, self._registries, name, credentials=credentials, report=report)).image
+        except Unauthorized as fault:
+            if credentials not in (None, ANONYMOUS):
+                raise NotFound(f"image {name.familiar} {said}, and {fault}") from None
+            how = "give nodes yours with 'service update --with-registry-auth'"
+            raise NotFound(f"image {name.familiar} {said}, and its registry wants a login: {how}") from None
         except RuntimeFault as fault:
             raise NotFound(f"image {name.familiar} {said}, and {fault}") from None
 

@@ -43,6 +43,7 @@ from swarmd.proto.objects_pb2 import (
     Service,
     ServiceSpec,
     Task,
+    TaskSpec,
     UpdateConfig,
     UpdateState,
     UpdateStatus,
@@ -108,7 +109,16 @@ def is_current(task: Task, service: Service) -> bool:
     """Whether the task is as the service is now; a rollback finds tasks that were never changed, and leaves them."""
     if task.spec_version == service.spec_version:
         return True
-    return task.spec == template(service.spec) and _has_ports(task, service.spec.endpoint.ports)
+    return _shown(task.spec) == _shown(template(service.spec)) and _has_ports(task, service.spec.endpoint.ports)
+
+
+def _shown(spec: TaskSpec) -> TaskSpec:
+    """Without the login that its image was fetched with: another is no reason to start a task again."""
+    if not spec.container.registry_auth:
+        return spec
+    shown = edited(spec)
+    shown.container.registry_auth = ""
+    return shown
 
 
 def _has_ports(task: Task, wanted: Sequence[PortConfig]) -> bool:

@@ -8,6 +8,7 @@ transport.py    TLS, proxies, redirects      settings.py, trust.py      mirrors,
 """
 
 from swarmd.runtime.registry.credentials import (
+    ANONYMOUS,
     Credentials,
     credentials_by_registry,
     credentials_from_header,
@@ -19,6 +20,7 @@ from swarmd.runtime.registry.search import Found
 from swarmd.runtime.registry.settings import Patience, Settings
 
 __all__ = [
+    "ANONYMOUS",
     "Credentials",
     "Found",
     "Patience",

@@ -8,6 +8,7 @@ from swarmd.swarmctl import output, pretty, progress, service_spec, tasks, value
 from swarmd.swarmctl.client import Client, Refusal, segment
 from swarmd.swarmctl.filters import filters
 from swarmd.swarmctl.parser import Args, BadValue, Parser
+from swarmd.swarmctl.references import domain
 from swarmd.swarmctl.streams import show_service_logs
 
 TYPE_CHECKING = False
@@ -94,6 +95,9 @@ def add_logs(parser: Parser) -> None:
 
 def _resolution(parser: Parser) -> None:
     parser.switch("--no-resolve-image", help="leave the image's name to the nodes, without its digest")
+    parser.switch(
+        "--with-registry-auth", help="give nodes your login of the image's registry; the swarm keeps it"
+    )
 
 
 def _waiting(parser: Parser) -> None:
@@ -116,19 +120,27 @@ def create(client: Client, args: Args) -> int:
     spec = service_spec.for_create(args)
     if not spec["Name"]:
         spec["Name"] = _random_name()
-    headers, resolve = _resolving(args, args.image)
-    made = client.post("/services/create", spec, headers, resolve=resolve)
+    headers, asked = _resolving(args, args.image)
+    made = client.post("/services/create", spec, headers, **asked)
     print(made["ID"])
     return _finish(client, made["ID"], made, args, None)
 
 
-def _resolving(args: Args, image: str | None) -> tuple[dict[str, str] | None, bool | None]:
-    """What has the daemon put the digest of an image into the spec: this user's login, and that it should."""
-    if not image or args.no_resolve_image:
-        return None, None
+def _resolving(args: Args, image: str) -> tuple[dict[str, str] | None, dict[str, object]]:
+    """This user's login at an image's registry, and what for: to find its digest for the spec, or for nodes to pull it.
+
+    image: "" for one that stays as it is, and has its digest.
+    """
+    given, resolve = args.with_registry_auth, bool(image) and not args.no_resolve_image
+    if not given and not resolve:
+        return None, {}
     from swarmd.swarmctl.credentials import Logins
 
-    return Logins().header(image), True
+    header = Logins().header(image)
+    if given and not header:
+        where = domain(image)
+        raise Refusal(f"you have no login at {where} to give to nodes: log in with 'swarmctl login {where}'")
+    return header, {"resolve": resolve or None, "withRegistryAuth": given or None}
 
 
 def _random_name() -> str:
@@ -140,12 +152,15 @@ def _random_name() -> str:
 def update(client: Client, args: Args) -> int:
     if args.rollback:
         return rollback(client, args)
-    headers, resolve = _resolving(args, args.image)
+    image = args.image or ""
+    if args.with_registry_auth and not image:
+        image = client.get(f"/services/{segment(args.service)}")["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+    headers, asked = _resolving(args, image)
 
     def edit(service: Any) -> Any:
         return service_spec.for_update(service["Spec"], args)
 
-    before, answer = client.revise("services", args.service, edit, headers, resolve=resolve)
+    before, answer = client.revise("services", args.service, edit, headers, **asked)
     return _finish(client, before["ID"], answer, args, before.get("UpdateStatus"))
 
 

@@ -1,5 +1,6 @@
 """Which ended containers of tasks are kept for their logs, and what is refused before a container is made."""
 
+import base64
 from typing import cast
 
 import pytest
@@ -10,12 +11,17 @@ from swarmd.agent.task_config import SERVICE_ID, TASK_ID, TASK_NAME
 from swarmd.proto.objects_pb2 import NetworkAttachment, Task
 from swarmd.runtime.engine import Engine
 from swarmd.runtime.model import ContainerConfig, ContainerState, Exit, Phase
+from swarmd.runtime.registry import Credentials
 
 
 class Images:
     """Every image is here."""
 
-    async def get(self, ref: str) -> object:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []  # with the user
+
+    async def get(self, ref: str, *, credentials: Credentials | None = None) -> object:
+        self.asked.append((ref, credentials.username if credentials else ""))
         return ref
 
 
@@ -65,3 +71,13 @@ async def test_a_task_without_an_address_on_its_network_is_refused_before_anythi
     task = Task(id="t1", service_name="web", slot=1, networks=[NetworkAttachment(network_id="n", network_name="back")])
     with pytest.raises(Refused, match="no address on network back"):
         await Executor(cast("Engine", engine), "host1", Images()).controller(task).prepare()
+
+
+async def test_an_image_is_asked_for_with_the_login_that_the_task_brings() -> None:
+    engine, images = Engines([]), Images()
+    given = base64.urlsafe_b64encode(b'{"username": "me", "password": "p"}').decode()
+    task = Task(id="t1", service_name="web", slot=1, networks=[NetworkAttachment(network_id="n", network_name="back")])
+    task.spec.container.image, task.spec.container.registry_auth = "localhost:1/web:1", given
+    with pytest.raises(Refused, match="no address on network back"):
+        await Executor(cast("Engine", engine), "host1", images).controller(task).prepare()
+    assert images.asked == [("localhost:1/web:1", "me")]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import AT_ONCE, DEVCLUSTER, HOSTS, Cluster, wait_for
+from tests.registry.distribution import PASSWORD, USER, configured, password_file
 
 SLEEP = (*AT_ONCE, "--replicas", "3", "--replicas-max-per-node", "1")
 
@@ -126,6 +127,43 @@ def test_an_image_that_is_gone_everywhere_is_told(cluster: Cluster, image: Path)
     assert re.search(rf"image localhost:1/gone:1@{id} is on no node of the cluster, and .*localhost:1", shown), shown
     load(cluster, image, "unrelated:1")
     assert cluster.run("image", "inspect", id).returncode != 0
+
+
+@pytest.fixture
+def private(cluster: Cluster, tmp_path: Path) -> Iterator[str]:
+    """A registry on host1's loopback that serves nobody without a password."""
+    path = configured(tmp_path / "registry", 5000, auth=password_file(tmp_path / "registry"))
+    pid = cluster.on("host1", "sh", "-c", f"docker-registry serve {path} >/dev/null 2>&1 & echo $!").strip()
+    listening = "exec 3<>/dev/tcp/127.0.0.1/5000 && echo yes || true"
+    wait_for(lambda: cluster.on("host1", "bash", "-c", listening), "the registry")
+    yield "127.0.0.1:5000"
+    cluster.on("host1", "kill", "-9", pid)
+
+
+def test_nodes_pull_from_a_private_registry_with_the_login_that_they_are_given(
+    cluster: Cluster, image: Path, private: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    name = f"{private}/own:1"
+    id = load(cluster, image, name)
+    create = ("service", "create", "-d", "--name", "own", "--constraint", "node.hostname==host1", *AT_ONCE)
+    update = ("service", "update", "--with-registry-auth", "own")
+    cluster.refused(*create, "--with-registry-auth", name, says=f"you have no login at {private} to give to nodes")
+    cluster.swarmctl("login", "--username", USER, "--password", PASSWORD, private)
+    cluster.swarmctl("push", name)
+    cluster.swarmctl("image", "rm", "--force", id)
+    wait_for(lambda: not holders(cluster, name), "report of the removal")
+    cluster.swarmctl(*create, name, "sleep", "1000")
+
+    def told() -> bool:
+        return "its registry wants a login: give nodes yours with" in cluster.swarmctl(
+            "service", "ps", "--no-trunc", "own"
+        )
+
+    wait_for(told, "reason in service ps")
+    assert cluster.swarmctl(*update).endswith("converged")
+    shown = cluster.swarmctl("service", "inspect", "own") + json.dumps(cluster.tasks("own"))
+    assert "registryauth" not in shown.lower() and len(cluster.running("own")) == 1
 
 
 def test_images_are_brought_to_nodes_before_they_are_needed(cluster: Cluster, image: Path) -> None:

@@ -32,6 +32,7 @@ from swarmd.runtime.errors import NotFound
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.store import ImageStore
 from swarmd.runtime.model import Phase
+from swarmd.runtime.registry import Credentials
 from tests.host.engine_host import add_image, engine_in, leftovers, remove_parents, until
 from tests.run import RUN
 
@@ -89,7 +90,7 @@ async def root(tmp_path: Path) -> AsyncIterator[Path]:
 class LocalImages:
     store: ImageStore
 
-    async def get(self, ref: str) -> Image:
+    async def get(self, ref: str, *, credentials: Credentials | None = None) -> Image:
         return self.store.get(ref)
 
 

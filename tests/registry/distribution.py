@@ -26,6 +26,25 @@ def registry(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    path = configured(directory, port, tls, auth, client_authority)
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(["docker-registry", "serve", str(path)], stdout=log, stderr=log)
+    try:
+        _wait(port, process, directory / "log")
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def configured(
+    directory: Path,
+    port: int,
+    tls: tuple[Path, Path] | None = None,
+    auth: dict[str, Any] | None = None,
+    client_authority: Path | None = None,
+) -> Path:
+    """What `docker-registry serve` is to be given."""
     http: dict[str, Any] = {"addr": f"127.0.0.1:{port}"}
     if tls is not None:
         http["tls"] = {"certificate": str(tls[0]), "key": str(tls[1])}
@@ -42,14 +61,7 @@ def registry(
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "config.yml"
     path.write_text(json.dumps(config))  # JSON is YAML
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", str(path)], stdout=log, stderr=log)
-    try:
-        _wait(port, process, directory / "log")
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    return path
 
 
 def password_file(directory: Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The cluster's images over the API: pins, who holds what, prefetching, and the registry's endpoint below /v2/."""
 
+import base64
 import hashlib
+import json
 
 import pytest
 
@@ -65,6 +67,42 @@ async def test_what_is_still_coming_is_not_what_a_name_stands_for(api: Api) -> N
 async def test_a_digest_that_is_given_and_a_name_that_is_to_stay_are_left_alone(api: Api, image: str) -> None:
     hold(api, "n1", DIGEST, "docker.io/library/web:1")
     assert await create(api, image, "?resolve=true" if "@" in image else "") == (image, [])
+
+
+def login(user: str) -> dict[str, str]:
+    text = json.dumps({"username": user, "password": "p", "serveraddress": "localhost:1"})
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(text.encode()).decode()}
+
+
+async def test_nodes_get_the_login_of_an_image_s_registry_and_nobody_is_shown_it(api: Api) -> None:
+    async def write(place: str, image: str, headers: dict[str, str] | None = None) -> str:
+        spec = {"Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": image}}}
+        async with api.http.post(f"http://d/services/{place}", json=spec, headers=headers) as response:
+            assert response.status in (200, 201), await response.text()
+        return next(
+            obj.service.spec.task.container.registry_auth
+            for (kind, _), obj in api.membership.cluster.objects.items()
+            if kind == "service"
+        )
+
+    async def update(query: str, image: str, headers: dict[str, str] | None = None) -> str:
+        _, shown = await api.call("GET", "/services/web")
+        assert isinstance(shown, dict)
+        assert not any("auth" in name.lower() for name in shown["Spec"]["TaskTemplate"]["ContainerSpec"])
+        return await write(f"web/update?version={shown['Version']['Index']}{query}", image, headers)
+
+    mine, yours = login("me"), login("you")
+    assert await write("create", "localhost:1/web:1", mine) == mine["X-Registry-Auth"]
+    assert await update("", "localhost:1/web:2") == mine["X-Registry-Auth"], "kept"
+    assert await update("&resolve=1", "localhost:1/web:3", yours) == mine["X-Registry-Auth"], "to find the digest"
+    assert await update("&resolve=1&withRegistryAuth=1", "localhost:1/web:3", yours) == yours["X-Registry-Auth"]
+    assert await update("&registryAuthFrom=previous-spec", "localhost:1/web:3") == mine["X-Registry-Auth"]
+    assert await update("", "elsewhere:1/web:1") == "", "it is for another registry"
+    status, said = await api.call("POST", "/services/web/update?version=1&registryAuthFrom=x", {"Name": "web"})
+    assert (status, said) == (
+        400,
+        {"message": "query parameter registryAuthFrom must be spec or previous-spec, not 'x'"},
+    )
 
 
 async def test_docker_s_client_is_told_the_digest_that_the_cluster_has(api: Api) -> None:

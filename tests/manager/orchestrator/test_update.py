@@ -43,6 +43,18 @@ def change(world: World, image: str = "app:2") -> None:
     world.put(update.revise(world.service(), spec))
 
 
+def test_another_login_restarts_no_task_and_is_what_new_ones_get() -> None:
+    world = cluster(2)
+    before = {task.id for task in world.running()}
+    spec = world.service().spec
+    spec.task.container.registry_auth = "a login"
+    spec.mode.replicated.replicas = 3
+    world.put(update.revise(world.service(), spec))
+    world.converge()
+    assert before < {task.id for task in world.running()}
+    assert sorted(task.spec.container.registry_auth for task in world.running()) == ["", "", "a login"]
+
+
 def images(world: World) -> list[str]:
     return [task.spec.container.image for task in world.running()]
 
