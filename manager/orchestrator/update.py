@@ -43,7 +43,6 @@ from swarmd.proto.objects_pb2 import (
     Service,
     ServiceSpec,
     Task,
-    TaskSpec,
     UpdateConfig,
     UpdateState,
     UpdateStatus,
@@ -109,16 +108,12 @@ def is_current(task: Task, service: Service) -> bool:
     """Whether the task is as the service is now; a rollback finds tasks that were never changed, and leaves them."""
     if task.spec_version == service.spec_version:
         return True
-    return _shown(task.spec) == _shown(template(service.spec)) and _has_ports(task, service.spec.endpoint.ports)
-
-
-def _shown(spec: TaskSpec) -> TaskSpec:
-    """Without the login that its image was fetched with: another is no reason to start a task again."""
-    if not spec.container.registry_auth:
-        return spec
-    shown = edited(spec)
-    shown.container.registry_auth = ""
-    return shown
+    wanted = template(service.spec)
+    if task.status.state == states.RUNNING and task.spec.container.registry_auth != wanted.container.registry_auth:
+        # The login that its image was fetched with is no reason to start it again.
+        wanted = edited(wanted)
+        wanted.container.registry_auth = task.spec.container.registry_auth
+    return task.spec == wanted and _has_ports(task, service.spec.endpoint.ports)
 
 
 def _has_ports(task: Task, wanted: Sequence[PortConfig]) -> bool:

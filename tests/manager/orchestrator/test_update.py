@@ -17,6 +17,7 @@ from swarmd.proto.objects_pb2 import (
     PortConfig,
     Service,
     Task,
+    TaskStatus,
     UpdateConfig,
 )
 from tests.manager.orchestrator.world import SECOND, World, node, service
@@ -53,6 +54,15 @@ def test_another_login_restarts_no_task_and_is_what_new_ones_get() -> None:
     world.converge()
     assert before < {task.id for task in world.running()}
     assert sorted(task.spec.container.registry_auth for task in world.running()) == ["", "", "a login"]
+
+
+@pytest.mark.parametrize(("state", "current"), [(states.PREPARING, False), (states.RUNNING, True)])
+def test_a_task_that_still_needs_its_image_needs_the_new_login(state: int, current: bool) -> None:
+    wanted = service()
+    task = Task(service_id=wanted.id, spec=wanted.spec.task, status=TaskStatus(state=state))
+    wanted.spec_version += 1
+    wanted.spec.task.container.registry_auth = "a login"
+    assert update.is_current(task, wanted) is current
 
 
 def images(world: World) -> list[str]:
