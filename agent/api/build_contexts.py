@@ -14,7 +14,7 @@ from swarmd.runtime.build.named import Named, plain, split
 from swarmd.runtime.build.patterns import BadPattern, ignoring
 from swarmd.runtime.build.trees import Tree
 
-_PIECE = 256 * 1024
+_PIECE = 512 * 1024
 _IMAGE = "docker-image://"
 _SENT = "sent:"  # and how the names of its files begin in the body
 
@@ -49,9 +49,15 @@ async def taken(
 
 
 async def _content(request: web.Request, came: bytes) -> AsyncGenerator[bytes, None]:
-    yield came
-    async for chunk in request.content.iter_chunked(_PIECE):
-        yield chunk
+    """Pieces of a size that is worth a trip to another thread."""
+    held, size = [came], len(came)
+    async for chunk in request.content.iter_any():
+        held.append(chunk)
+        size += len(chunk)
+        if size >= _PIECE:
+            yield b"".join(held)
+            held, size = [], 0
+    yield b"".join(held)
 
 
 def _without_ignored(context: Context, file: str, given: tuple[str, str], *, done: bool) -> Context:

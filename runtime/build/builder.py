@@ -22,13 +22,12 @@ from swarmd.runtime.images.arrivals import Chunks
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.room import room_on
 from swarmd.runtime.images.store import ImageStore, in_thread
-from swarmd.runtime.images.unpacking.compression import compression_of, decompressed
+from swarmd.runtime.images.unpacking.compression import compression_of
 from swarmd.runtime.model import Struct
 from swarmd.runtime.spawner_client import Spawner
 
 _LARGEST_DOCKERFILE = 1 << 20
 _MOST_LINKS = 40
-_MAGIC = 8  # bytes that tell a compression
 
 
 class Context(Struct, frozen=True):
@@ -77,13 +76,9 @@ class Builder:
     async def context(self, content: Chunks) -> AsyncIterator[Context]:
         """Take in a tar, compressed or not; Invalid if it is none."""
         with self._workshop.place() as place:
-            raw, tar = place / "raw", place / "context.tar"
             with room_on(self._images.root):
-                with raw.open("wb") as out:
-                    async for chunk in content:
-                        await in_thread(partial(out.write, chunk))
-                await in_thread(lambda: _decompress(raw, tar))
-            yield Context(tree=await self._workshop.index(tar, place, "the build context"), place=place)
+                tree = await self._workshop.receive(content, place, "the build context")
+            yield Context(tree=tree, place=place)
 
     @asynccontextmanager
     async def remote_context(self, source: str) -> AsyncIterator[Context]:
@@ -94,15 +89,13 @@ class Builder:
                 yield Context(tree=await self._workshop.tree([directory], [""], source), place=place)
                 return
             found = await remotes.download(source, place)
-            tar = place / "context.tar"
             if await in_thread(lambda: _is_text(found.path)):
                 holder = place / "written"
                 holder.mkdir()
                 found.path.rename(holder / "Dockerfile")
                 yield Context(tree=await self._workshop.tree([holder], [""], source), place=place)
                 return
-            await in_thread(lambda: _decompress(found.path, tar))
-            yield Context(tree=await self._workshop.index(tar, place, source), place=place)
+            yield Context(tree=await self._workshop.index(found.path, place, source), place=place)
 
     async def build(
         self, request: Request, context: Context, pull: Pull, look: Look, report: Report
@@ -162,19 +155,6 @@ class Builder:
         for path in gone:
             await in_thread(partial(shutil.rmtree, path, ignore_errors=True))
         return taken, of_mounts + before - self._images.disk_usage()
-
-
-def _decompress(raw: Path, tar: Path) -> None:
-    with raw.open("rb") as file:
-        if not compression_of(file.read(_MAGIC)):
-            raw.rename(tar)
-            return
-        file.seek(0)
-        _, pieces = decompressed(file.read)
-        with tar.open("wb") as out:
-            for piece in pieces:
-                out.write(piece)
-    raw.unlink()
 
 
 def _is_text(file: Path) -> bool:

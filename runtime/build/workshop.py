@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,13 @@ from swarmd.runtime.build.snapshots import Snapshot
 from swarmd.runtime.build.trees import Placed, Tree, read_list, write_list
 from swarmd.runtime.changes import OURS
 from swarmd.runtime.container_files import asked, export_layers
-from swarmd.runtime.errors import Exhausted
+from swarmd.runtime.errors import Exhausted, Invalid
+from swarmd.runtime.images.arrivals import Chunks, read_meanwhile
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.image import passing
 from swarmd.runtime.images.manifests import OCI_LAYER_GZIP, Descriptor
 from swarmd.runtime.images.store import ImageStore, Lease, in_thread
+from swarmd.runtime.images.unpacking.jobs import Indexed
 from swarmd.runtime.model import ContainerConfig, ContainerState, Exit, Health, LogConfig, LogEntry
 from swarmd.runtime.sizes import tree_size
 from swarmd.runtime.spawner_client import Spawner
@@ -37,6 +39,8 @@ BUILD = "swarmd.build"  # the annotation of a build's containers
 _MOST_SAID, _MOST_LINES = 4 << 20, 100_000  # bytes and lines of a step that are told
 _LARGEST_LOG = 64 << 20  # bytes; as JSON has them, all of these fit before the first is rotated away
 _TAIL = 10  # lines
+
+_Index = Callable[[AsyncIterator[int] | None], Coroutine[Any, Any, Indexed]]
 
 
 class Containers(Protocol):
@@ -82,10 +86,22 @@ class Workshop:
 
     # ------------------------------------------------------------ looking
 
+    async def receive(self, content: Chunks, place: Path, name: str) -> Tree:
+        """The files of a tar, compressed or not, which is read while it comes."""
+        file = place / "context"
+        return await self._indexed(file, place, name, lambda index: read_meanwhile(content, file, index))
+
     async def index(self, tar: Path, place: Path, name: str) -> Tree:
-        """The files of an uncompressed tar."""
-        await self._ask("index", tar=str(tar), list=str(place / "index"))
-        return Tree(name, await in_thread(lambda: read_list(place / "index")), {"tar": str(tar)})
+        """The files of a tar that is here."""
+        return await self._indexed(tar, place, name, lambda index: index(None))
+
+    async def _indexed(self, tar: Path, place: Path, name: str, ask: Callable[[_Index], Awaitable[Indexed]]) -> Tree:
+        plain, listed = place / "plain.tar", place / "index"
+        try:
+            found = await ask(partial(self.images.workers.index, tar, plain, listed))
+        except Invalid as error:
+            raise Invalid(f"{name}: {error}") from None
+        return Tree(name, await in_thread(lambda: read_list(listed)), {"tar": str(plain if found.compression else tar)})
 
     async def tree(self, layers: Sequence[Path], paths: Sequence[str], name: str, *, follow: bool = False) -> Tree:
         """What is at and below some paths of layers, lowest first, or of one directory.

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from swarmd.runtime.errors import Invalid, NotFound
 from swarmd.runtime.images.blobs import digest_of, matches
@@ -40,6 +40,7 @@ from swarmd.runtime.model import Struct
 EXISTS = "Already exists"  # what is said of a layer that need not come
 _AT_ONCE = 3  # downloads of one image
 _REPORT_EVERY = 0.1  # s
+T = TypeVar("T")
 _SUFFIXES = {"": "", "gzip": "+gzip", "zstd": "+zstd"}  # of media types
 
 
@@ -243,21 +244,42 @@ async def receive(
     store: ImageStore, chunks: Chunks, report: Report = silent, id: str = "", coming: Coming | None = None
 ) -> Arrival:
     """Write a layer as it comes, and unpack it meanwhile; coming: for others who read it meanwhile too."""
-    file, making, growth = store.blobs.temporary(), store.layers.prepare(), Growth()
-    file.touch()
-    unpacking = asyncio.ensure_future(store.workers.unpack(file, making / "tree", growth.sizes()))
-    try:
-        await _write(chunks, file, coming, growth, unpacking)
-        growth.end()
+    file, making = store.blobs.temporary(), store.layers.prepare()
+
+    def whole() -> None:
         report(Progress(id=id, status="Download complete"))
         report(Progress(id=id, status="Extracting"))
-        return Arrival(file, making, await unpacking)
+
+    try:
+        unpacking = partial(store.workers.unpack, file, making / "tree")
+        return Arrival(file, making, await read_meanwhile(chunks, file, unpacking, whole, coming))
     except BaseException:
-        unpacking.cancel()
-        try:
-            await _ended(unpacking)
-        finally:
-            await in_thread(partial(_remove, file, making))
+        await in_thread(partial(_remove, file, making))
+        raise
+
+
+async def read_meanwhile(
+    chunks: Chunks,
+    file: Path,
+    read: Callable[[AsyncIterator[int]], Coroutine[Any, Any, T]],
+    whole: Callable[[], None] = lambda: None,
+    coming: Coming | None = None,
+) -> T:
+    """Write a file as it comes, while `read`, which hears how long it is, reads it; the end of either is the other's.
+
+    whole: called when all has come.  coming: for others who read it meanwhile too.
+    """
+    file.touch()
+    growth = Growth()
+    reading = asyncio.ensure_future(read(growth.sizes()))
+    try:
+        await _write(chunks, file, coming, growth, reading)
+        growth.end()
+        whole()
+        return await reading
+    except BaseException:
+        reading.cancel()
+        await _ended(reading)
         raise
 
 
@@ -278,7 +300,7 @@ async def _write(
     file: Path,
     coming: Coming | None = None,
     growth: Growth | None = None,
-    reader: "asyncio.Future[Unpacked] | None" = None,
+    reader: "asyncio.Future[Any] | None" = None,
 ) -> None:
     """reader: one that gives up ends this too, with its error."""
     async with aclosing(chunks):

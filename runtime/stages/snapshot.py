@@ -3,14 +3,14 @@
 Forked from the spawner, in a mount namespace where it sees the layers as their container would.  Paths of an image are
 opened by openat2(2) as if its root were "/".  Lists are files of JSON lines in the build's own directory:
 
-    index   the entries of a tar file that holds a build context     -> list
     list    what is below some paths of an image or a directory      -> list
     apply   makes what a list says in an image's upper directory
 
 A line of a list is [path, kind, mode, uid, gid, size, mtime in ns, digest, link, offset]: kind is f, d, l, p, c or b as
-in find(1); digest is of a file's content; link is where a symlink leads, or a device's numbers; offset is where in the
-tar a file's content begins, or of a file with several names in an image its inode, so that those that are copied
-together stay one.  The answer, through reply: {} or {"error", "kind"}.
+in find(1); digest is of a file's content; link is where a symlink leads, or a device's numbers; offset is where in a
+context's tar a file's content begins (images/unpacking/indexing.py lists those), or of a file with several names in an
+image its inode, so that those that are copied together stay one.  In names, a character stands for a byte.  The answer,
+through reply: {} or {"error", "kind"}.
 """
 
 import contextlib
@@ -45,7 +45,6 @@ Entry = list[Any]
 def run(request: dict[str, Any], fds: list[int]) -> NoReturn:
     """fds: reply alone."""
     import hashlib  # noqa: F401 (for _digest)
-    import tarfile  # not in the spawner, whose memory every shim shares
 
     for places in (sys.path, sys.meta_path, sys.path_hooks):
         places.clear()  # from here nothing can be loaded, whoever asks for it
@@ -56,15 +55,12 @@ def run(request: dict[str, Any], fds: list[int]) -> NoReturn:
     os.umask(0)
     answer: dict[str, Any] = {}
     try:
+        _private_mounts()
         match request["action"]:
-            case "index":
-                _write(request["list"], _index(request["tar"], tarfile))
             case "list":
-                _private_mounts()
                 root = _open(request)
                 _write(request["list"], _listed(root, request["paths"], request["follow"]))
             case _:
-                _private_mounts()
                 _apply(request)
     except Exception as problem:
         said, kind = archive.said(problem)
@@ -91,75 +87,33 @@ def _open(source: dict[str, Any]) -> int:
 def _write(path: str, entries: Iterator[Entry]) -> None:
     with open(path, "w", encoding="utf-8") as out:
         for entry in entries:
+            entry[0], entry[8] = _by_bytes(entry[0]), _by_bytes(entry[8])
             out.write(json.dumps(entry, separators=(",", ":")))
             out.write("\n")
 
 
-# ---------------------------------------------------------------- index
+def _by_bytes(name: str) -> str:
+    return name if name.isascii() else os.fsencode(name).decode("latin-1")
 
 
-def _index(path: str, tarfile: Any) -> Iterator[Entry]:
-    known: dict[str, Entry] = {}
-    with open(path, "rb", buffering=0) as file:
-        try:
-            tar = tarfile.open(fileobj=file, mode="r:", errors="surrogateescape")
-            for member in tar:
-                name = _inside(member.name)
-                if member.islnk():  # a file of its own in the image
-                    if (other := known.get(_inside(member.linkname))) is None:
-                        raise Refused(f"{name} in the build context is a hard link to nothing", "invalid")
-                    entry = [name, *other[1:]]
-                elif member.isreg():
-                    digest = _digest(file.fileno(), member.offset_data, member.size)
-                    entry = [name, "f", *_about(member), member.size, *_when(member), digest, "", member.offset_data]
-                elif member.isdir():
-                    entry = [name, "d", *_about(member), 0, *_when(member), "", "", 0]
-                elif member.issym():
-                    entry = [name, "l", *_about(member), 0, *_when(member), "", member.linkname, 0]
-                elif member.isfifo():
-                    entry = [name, "p", *_about(member), 0, *_when(member), "", "", 0]
-                else:
-                    raise Refused(
-                        f"{name} in the build context is a device or of an unknown kind: leave it out", "invalid"
-                    )
-                if member.issparse():
-                    raise Refused(f"{name} in the build context is stored as a sparse file: pack it without", "invalid")
-                known[name] = entry
-                tar.members.clear()
-        except (tarfile.TarError, EOFError, ValueError, OverflowError) as problem:
-            raise Refused(f"the build context is no complete tar archive: {problem}", "invalid") from None
-    yield from known.values()
+def _of_bytes(name: str) -> str:
+    return name if name.isascii() else os.fsdecode(name.encode("latin-1"))
 
 
-def _about(member: Any) -> tuple[int, int, int]:
-    return member.mode & 0o7777, member.uid, member.gid
+# ---------------------------------------------------------------- list
 
 
-def _when(member: Any) -> tuple[int]:
-    return (int(member.mtime * 1_000_000_000),)
-
-
-def _inside(name: str) -> str:
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts or "\0" in name:
-        raise Refused(f"{name!r} in the build context leads out of it", "invalid")
-    return "/".join(parts)
-
-
-def _digest(fd: int, offset: int, size: int) -> str:
+def _digest(fd: int, size: int) -> str:
     import hashlib  # loaded by run, before this is inside
 
     content = hashlib.sha256()
     while size > 0:
-        data = os.pread(fd, min(size, BLOCK), offset)
+        data = os.read(fd, min(size, BLOCK))
         if not data:
-            raise Refused("the build context is cut off", "invalid")
+            raise Refused("a file became shorter while it was read", "failed")
         content.update(data)
-        offset, size = offset + len(data), size - len(data)
+        size -= len(data)
     return content.hexdigest()
-
-
-# ---------------------------------------------------------------- list
 
 
 def _listed(root: int, paths: list[str], follow: bool) -> Iterator[Entry]:
@@ -201,7 +155,7 @@ def _led_to(target: int, path: str) -> Iterator[Entry]:
             return
         fd = os.open(f"/proc/self/fd/{target}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            yield _line(path, "f", found, _digest(fd, 0, found.st_size))
+            yield _line(path, "f", found, _digest(fd, found.st_size))
         finally:
             os.close(fd)
     finally:
@@ -224,7 +178,7 @@ def _entry(holder: int, name: str, path: str) -> Iterator[Entry]:
     if kind == "f":
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=holder)
         try:
-            digest = _digest(fd, 0, found.st_size)
+            digest = _digest(fd, found.st_size)
         finally:
             os.close(fd)
     elif kind == "l":
@@ -260,7 +214,8 @@ def _apply(request: dict[str, Any]) -> None:
             try:
                 for line in lines:
                     place, into, *entry = json.loads(line)
-                    maker.make(place, into, entry)
+                    entry[0], entry[8] = _of_bytes(entry[0]), _of_bytes(entry[8])
+                    maker.make(_of_bytes(place), into, entry)
                 maker.finish()
             finally:
                 maker.close()

@@ -1,7 +1,10 @@
 """Contexts that mean harm, or have names that nobody expects: refused with a sentence, or built as they are."""
 
+import asyncio
+import gzip
 import io
 import tarfile
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,12 @@ def archive(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def left(builder: Builds) -> list[str]:
+    """What is in the place where builds work."""
+    (work,) = builder.host.root.rglob("work/empty")
+    return sorted(path.name for path in work.parent.iterdir())
+
+
 async def build(builder: Builds, text: str, *entries: tuple[tarfile.TarInfo, bytes]) -> Image:
     async with builder.host.engine.builder.context(chunks(archive(*entries))) as context:
         request = Request(dockerfile=text)
@@ -55,6 +64,47 @@ async def test_what_no_context_may_have_is_refused(
 ) -> None:
     with pytest.raises(Invalid, match=why):
         await build(builder, "FROM busybox\nCOPY . /x\n", bad)
+
+
+async def test_one_that_is_no_archive_is_refused_before_all_of_it_has_come(builder: Builds) -> None:
+    taken = 0
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b"no archive at all" * 1000
+
+    with pytest.raises(Invalid, match="the build context: this is not a tar archive"):
+        async with builder.host.engine.builder.context(endless()):
+            pass
+    assert taken and left(builder) == ["empty"]
+
+
+@pytest.mark.parametrize("how", [ConnectionResetError, asyncio.CancelledError])
+async def test_one_whose_client_goes_leaves_nothing(builder: Builds, how: type[BaseException]) -> None:
+    whole = archive(*(entry(str(n), data=bytes(100_000)) for n in range(9)))
+
+    async def broken() -> AsyncGenerator[bytes, None]:
+        yield whole[:500_000]
+        raise how
+
+    with pytest.raises(how):
+        async with builder.host.engine.builder.context(broken()):
+            pass
+    assert left(builder) == ["empty"]
+    with pytest.raises(Invalid, match="the build context: the tar archive is cut off in the middle of an entry"):
+        async with builder.host.engine.builder.context(chunks(whole[:500_000])):
+            pass
+    assert left(builder) == ["empty"]
+
+
+async def test_a_compressed_one_is_copied_from_where_its_files_are(builder: Builds) -> None:
+    data = gzip.compress(archive(entry("a", data=b"1" * 1000), entry("b", data=b"2"), entry("c", tarfile.LNKTYPE, "b")))
+    async with builder.host.engine.builder.context(chunks(data)) as context:
+        request = Request(dockerfile="FROM busybox\nCOPY . /x/\n")
+        image, _ = await builder.host.engine.builder.build(request, context, pull, look, builder.said.append)
+    assert await builder.shows(image, "cat /x/b /x/c; wc -c < /x/a; stat -c %h /x/b") == "221000\n2\n"
 
 
 async def test_links_out_of_the_context_lead_nowhere(builder: Builds, tmp_path: Path) -> None:

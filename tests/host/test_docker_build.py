@@ -156,7 +156,7 @@ async def test_a_client_that_goes_while_it_sends_leaves_nothing(api: Path, host:
     header.size = 8 << 20
     process.stdin.write(header.tobuf() + bytes(4 << 20))
     work = host.root / "data/builds/work"
-    await until("it has begun", lambda: [*work.glob("*/raw")])
+    await until("it has begun", lambda: [*work.glob("*/context")])
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(20):
         await process.communicate()

@@ -3,7 +3,7 @@
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,12 +19,11 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Iterator[Workshop]:
-    spawner = Spawner()
+async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
+    spawner, images = Spawner(), ImageStore(tmp_path / "images")
     spawner.start()
-    yield Workshop(
-        tmp_path / "builds", tmp_path / "private", ImageStore(tmp_path / "images"), cast("Any", None), spawner
-    )
+    yield Workshop(tmp_path / "builds", tmp_path / "private", images, cast("Any", None), spawner)
+    await images.workers.close()
     spawner.close()
 
 

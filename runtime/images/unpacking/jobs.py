@@ -9,10 +9,12 @@
 A worker that answered with a failure is gone after it.
 """
 
+import os
 from typing import Literal
 
 import msgspec
 
+from swarmd.runtime.images.unpacking.tar import shown
 from swarmd.runtime.model import Struct
 
 Compression = Literal["gzip", "zstd", ""]
@@ -26,6 +28,10 @@ class Unpacked(Struct, frozen=True, tag="unpacked"):
     diff_id: str
     files_size: int
     compression: str = ""
+
+
+class Indexed(Struct, frozen=True, tag="indexed"):
+    compression: str
 
 
 class Packed(Struct, frozen=True, tag="packed"):
@@ -52,6 +58,15 @@ class UnpackJob(Struct, frozen=True, tag="unpack"):
     grows: bool = False
 
 
+class IndexJob(Struct, frozen=True, tag="index"):
+    """See Workers.index."""
+
+    blob: bytes
+    plain: bytes
+    list: bytes
+    grows: bool = False
+
+
 class PackJob(Struct, frozen=True, tag="pack"):
     """See Workers.pack."""
 
@@ -63,10 +78,15 @@ class PackJob(Struct, frozen=True, tag="pack"):
     owner_offset: int = 0
 
 
-Answer = Unpacked | Packed | Failed
-Job = UnpackJob | PackJob
+Answer = Unpacked | Indexed | Packed | Failed
+Job = UnpackJob | IndexJob | PackJob
 
 encode = msgspec.json.Encoder().encode
 decode_answer = msgspec.json.Decoder(Answer).decode
 decode_job = msgspec.json.Decoder(Job).decode
 decode_growth = msgspec.json.Decoder(int | None).decode
+
+
+def about(job: Job) -> str:
+    """What a job is about, for a sentence."""
+    return f"the {'build context' if isinstance(job, IndexJob) else 'layer'} {shown(os.fsdecode(job.blob))}"

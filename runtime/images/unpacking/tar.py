@@ -79,7 +79,7 @@ class Reader:
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self._buffer, self._at = b"", 0
+        self._buffer, self._at, self._before = b"", 0, 0  # before: bytes of the archive that the buffer comes after
         self._left, self._padding = 0, 0  # bytes of the entry that have not been taken, and up to the next block
         self._global = Pax()
 
@@ -89,6 +89,11 @@ class Reader:
         self._buffer = b""
         for _ in self._pieces:
             pass  # so that whoever hashes them has all
+
+    @property
+    def offset(self) -> int:
+        """Where in the archive that lies which is taken next: an entry's content, before any of it is."""
+        return self._before + self._at
 
     def content(self, size: int | None = None) -> Iterator[memoryview]:
         """Take the next bytes of the entry as it is stored, all that are left by default."""
@@ -225,6 +230,7 @@ class Reader:
         while have < size and (piece := next(self._pieces, b"")):
             parts.append(piece)
             have += len(piece)
+        self._before += self._at
         self._buffer, self._at = b"".join(parts), 0
         return have >= size
 
@@ -240,6 +246,7 @@ class Reader:
     def _skip(self, size: int) -> None:
         while size > len(self._buffer) - self._at:
             size -= len(self._buffer) - self._at
+            self._before += len(self._buffer)
             self._buffer, self._at = b"", 0
             self._fill(1)
         self._at += size

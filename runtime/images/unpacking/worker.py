@@ -1,4 +1,4 @@
-"""The process that unpacks and packs layers: one job after another from its input, until that ends.
+"""The process that unpacks and packs layers and lists contexts: one job after another from its input, until that ends.
 
 One thread hashes and decompresses what comes, the other hashes the tar and writes files.  Run with `-X utf8`: names
 are bytes, whatever the daemon's locale is.
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swarmd.runtime.errors import Exhausted, Invalid, RuntimeFault
-from swarmd.runtime.images.unpacking import jobs, packing, writer
+from swarmd.runtime.images.unpacking import indexing, jobs, packing, writer
 from swarmd.runtime.images.unpacking.ahead import Ahead
 from swarmd.runtime.images.unpacking.compression import decompressed
 from swarmd.runtime.images.unpacking.tar import Reader, shown
@@ -23,12 +23,11 @@ _SWITCH = 0.0005  # s: the decompressor must get going again soon after each pie
 
 
 class Growing:
-    """A file that may still grow, as far as we are told that it has, and the digest of what was read."""
+    """A file that may still grow, as far as we are told that it has."""
 
     def __init__(self, path: bytes, grows: bool) -> None:
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._known: int | None = 0 if grows else None  # None: all that there is
-        self._hash = hashlib.sha256()
         self.size = 0
 
     def read(self, size: int) -> bytes:
@@ -40,27 +39,29 @@ class Growing:
         if self._known is not None:
             size = min(size, self._known - self.size)
         data = os.read(self._file, size)
-        self._hash.update(data)
         self.size += len(data)
         if self._known is not None and not data:
             raise Invalid("the file is shorter than it was said to be: something has cut it")
         return data
 
-    def finish(self) -> str:
+    def close(self) -> None:
         os.close(self._file)
-        return f"sha256:{self._hash.hexdigest()}"
 
 
-def unpack(job: jobs.UnpackJob) -> jobs.Unpacked:
-    source = Growing(job.blob, job.grows)
-    content = hashlib.sha256()
+def unpack(job: jobs.UnpackJob, source: Growing) -> jobs.Unpacked:
+    blob, content = hashlib.sha256(), hashlib.sha256()
+
+    def read(size: int) -> bytes:
+        data = source.read(size)
+        blob.update(data)
+        return data
 
     def hashed(pieces: Iterator[bytes]) -> Iterator[bytes]:
         for piece in pieces:
             content.update(piece)
             yield piece
 
-    compression, pieces = decompressed(source.read)
+    compression, pieces = decompressed(read)
     tar = hashed(iter(Ahead(pieces)))
     files_size = 0
     if job.into:
@@ -69,7 +70,7 @@ def unpack(job: jobs.UnpackJob) -> jobs.Unpacked:
         for _ in tar:
             pass
     return jobs.Unpacked(
-        digest=source.finish(),
+        digest=f"sha256:{blob.hexdigest()}",
         size=source.size,
         diff_id=f"sha256:{content.hexdigest()}",
         files_size=files_size,
@@ -78,9 +79,12 @@ def unpack(job: jobs.UnpackJob) -> jobs.Unpacked:
 
 
 def answer(job: jobs.Job) -> jobs.Answer:
-    about = shown(os.fsdecode(job.blob))
+    about = jobs.about(job)
     try:
-        return unpack(job) if isinstance(job, jobs.UnpackJob) else packing.pack(job)
+        if isinstance(job, jobs.PackJob):
+            return packing.pack(job)
+        with contextlib.closing(Growing(job.blob, job.grows)) as source:
+            return unpack(job, source) if isinstance(job, jobs.UnpackJob) else indexing.index(job, source.read)
     except Invalid as error:
         return jobs.Failed(kind="invalid", message=str(error))
     except Exhausted as error:
@@ -91,10 +95,10 @@ def answer(job: jobs.Job) -> jobs.Answer:
         if error.errno in files.FULL:
             todo = "free space on it, or remove images with `image prune`"
             return jobs.Failed(kind="exhausted", message=f"the disk of the images is full ({error.strerror}): {todo}")
-        what = shown(os.fsdecode(error.filename)) if error.filename else about
-        return jobs.Failed(kind="other", message=f"the layer {about} can't be worked on: {what}: {error.strerror}")
+        where = f"{shown(os.fsdecode(error.filename))}: " if error.filename else ""
+        return jobs.Failed(kind="other", message=f"{about} can't be worked on: {where}{error.strerror}")
     except MemoryError:
-        return jobs.Failed(kind="exhausted", message=f"there is not enough memory for the layer {about}")
+        return jobs.Failed(kind="exhausted", message=f"there is not enough memory for {about}")
 
 
 def main() -> None:

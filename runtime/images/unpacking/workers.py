@@ -9,11 +9,12 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
 from swarmd.runtime.errors import Exhausted, Invalid, RuntimeFault
 from swarmd.runtime.images.unpacking import jobs
-from swarmd.runtime.images.unpacking.jobs import Compression, Packed, Unpacked
+from swarmd.runtime.images.unpacking.jobs import Compression, Indexed, Packed, Unpacked
 from swarmd.runtime.images.unpacking.removal import empty
 
 _COMMAND = ("-P", "-X", "utf8", "-m", "swarmd.runtime.images.unpacking.worker")
@@ -27,7 +28,7 @@ class Workers:
         count = len(os.sched_getaffinity(0))
         # Apart: a job that waits for a slow network keeps no other from its processor.
         self._busy, self._waiting = asyncio.Semaphore(count), asyncio.Semaphore(count)
-        self._patience = idle
+        self._patience, self._most_idle = idle, 2 * count
         self._idle: dict[_Worker, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -44,6 +45,20 @@ class Workers:
     async def measure(self, blob: Path) -> Unpacked:
         """The same digests without unpacking; files_size is 0."""
         return await self._unpacked(jobs.UnpackJob(blob=os.fsencode(blob), into=b""), None, lambda: None)
+
+    async def index(self, archive: Path, plain: Path, list: Path, growth: AsyncIterator[int] | None) -> Indexed:
+        """List what the archive of a build context holds, as stages/snapshot.py does.
+
+        plain: where the archive is written without its compression, if it has one.  growth: as in unpack, but whoever
+        sends a context may wait for another job before sending on, so it has no place among those that are counted.
+        What it has written when it fails is for the caller to remove.  Raises what unpack raises.
+        """
+        job = jobs.IndexJob(
+            blob=os.fsencode(archive), plain=os.fsencode(plain), list=os.fsencode(list), grows=growth is not None
+        )
+        answer = await self._run(job, growth, lambda: None, self._busy if growth is None else nullcontext())
+        assert isinstance(answer, Indexed)
+        return answer
 
     async def pack(
         self,
@@ -68,7 +83,7 @@ class Workers:
             clamp=clamp,
             owner_offset=owner_offset,
         )
-        answer = await self._run(job, None, lambda: blob.unlink(missing_ok=True))
+        answer = await self._run(job, None, lambda: blob.unlink(missing_ok=True), self._busy)
         assert isinstance(answer, Packed)
         return answer
 
@@ -83,14 +98,18 @@ class Workers:
     async def _unpacked(
         self, job: jobs.UnpackJob, growth: AsyncIterator[int] | None, undo: Callable[[], None]
     ) -> Unpacked:
-        answer = await self._run(job, growth, undo)
+        answer = await self._run(job, growth, undo, self._busy if growth is None else self._waiting)
         assert isinstance(answer, Unpacked)
         return answer
 
     async def _run(
-        self, job: jobs.Job, growth: AsyncIterator[int] | None, undo: Callable[[], None]
-    ) -> Packed | Unpacked:
-        async with self._busy if growth is None else self._waiting:
+        self,
+        job: jobs.Job,
+        growth: AsyncIterator[int] | None,
+        undo: Callable[[], None],
+        slot: AbstractAsyncContextManager[None],
+    ) -> Indexed | Packed | Unpacked:
+        async with slot:
             worker = self._taken() or await _Worker.start()
             try:
                 answer = await worker.do(job, growth)
@@ -100,7 +119,7 @@ class Workers:
                 await asyncio.shield(self._undone(worker, undo))
                 raise
             self._idle[worker] = asyncio.get_running_loop().call_later(self._patience, self._end, worker)
-            if self._closed:
+            if self._closed or len(self._idle) > self._most_idle:
                 self._end(worker)
             return answer
 
@@ -180,7 +199,7 @@ class _Worker:
         self._input.write(line + b"\n")
 
     def _died(self, job: jobs.Job, code: int) -> str:
-        what = f"the process that worked on the layer {os.fsdecode(job.blob)!r}"
+        what = f"the process that worked on {jobs.about(job)}"
         if code == -signal.SIGKILL:
             return f"{what} was killed, as the kernel does when memory is short: free some memory and try again"
         return f"{what} ended by itself with code {code}: see the log of swarmd"
