@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 _PIECE = 256 * 1024
 _BLOCK = 512
+_ZEROES = bytes(_BLOCK)
 _SHORT = 100  # bytes of a name in the first form of tar
+_ROOT = b"0000000\0" * 2  # whose all files are
+_END = b"ustar\00000" + bytes(247)
+_SUM = sum(_END) + 8 * 0x20  # a header's sum counts itself as blanks
 _LARGE = 1 << 33  # bytes; sizes from here do not fit into a header's eleven octal digits
 _REASONS = {"No such file or directory": "is gone", "Permission denied": "may not be read"}
 
@@ -27,7 +31,7 @@ _REASONS = {"No such file or directory": "is gone", "Permission denied": "may no
 class Context:
     """ignore: the name and the text of a .dockerignore; Refusal if it has a pattern that is none.
 
-    prefix: what all names begin with.  skipped: sentences about what could not come along; sent: bytes so far.
+    prefix: what all names begin with.  skipped: sentences about what could not come along.
     """
 
     def __init__(self, root: str, ignore: tuple[str, str] = ("", ""), prefix: str = "") -> None:
@@ -40,40 +44,41 @@ class Context:
             raise Refusal(f"{file}: {problem}") from None
         self._descends = takes_back(text)
         self.skipped: list[str] = []
-        self.sent = 0
 
     def tar(self, beside: Sequence[Context] = ()) -> Iterator[bytes]:
         """Pieces of the archive, with others beside it. Refusal for a file that can't be read, or changes meanwhile."""
-        held = bytearray()
-        for one in beside:
+        held: list[bytes] = []
+        size = 0
+        for one in (self, *beside):
             one.skipped = self.skipped
-        for part in (part for one in (self, *beside) for part in one._members()):
-            held += part
-            if len(held) >= _PIECE:
-                self.sent += len(held)
-                yield bytes(held)
-                held.clear()
-        held += bytes(2 * _BLOCK)
-        self.sent += len(held)
-        yield bytes(held)
+            for part in one._members():
+                held.append(part)
+                size += len(part)
+                if size >= _PIECE:
+                    yield b"".join(held)
+                    held.clear()
+                    size = 0
+        held.append(bytes(2 * _BLOCK))
+        yield b"".join(held)
 
     def _members(self) -> Iterator[bytes]:
         # Directories that are left out, and wait for something in them that is not.
         waiting: list[tuple[str, os.stat_result]] = []
         for path, entry in self._walk(""):
+            while waiting and not path.startswith(f"{waiting[-1][0]}/"):
+                waiting.pop()
             try:
-                found = entry.stat(follow_symlinks=False)
-                left_out = self._left_out(path)
-                while waiting and not path.startswith(f"{waiting[-1][0]}/"):
-                    waiting.pop()
-                if left_out:
-                    if stat.S_ISDIR(found.st_mode):
-                        waiting.append((path, found))
+                if self._left_out(path):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((path, entry.stat(follow_symlinks=False)))
                     continue
                 for above, about in waiting:
                     yield header(self._prefix + os.fsencode(above) + b"/", about, b"5")
                 waiting.clear()
-                yield from self._member(path, found)
+                if entry.is_file(follow_symlinks=False):
+                    yield from self._file(path, entry)
+                else:
+                    yield from self._other(path, entry)
             except FileNotFoundError:
                 self.skipped.append(f"{path} is gone since the context was listed: it is left out")
 
@@ -92,40 +97,38 @@ class Context:
             if entry.is_dir(follow_symlinks=False) and (self._descends or not self._left_out(path)):
                 yield from self._walk(path)
 
-    def _member(self, path: str, found: os.stat_result) -> Iterator[bytes]:
+    def _other(self, path: str, entry: os.DirEntry[str]) -> Iterator[bytes]:
+        found = entry.stat(follow_symlinks=False)
         name, kind = self._prefix + os.fsencode(path), stat.S_IFMT(found.st_mode)
-        if kind == stat.S_IFREG:
-            yield from self._file(path, name)
-        elif kind == stat.S_IFDIR:
+        if kind == stat.S_IFDIR:
             yield header(name + b"/", found, b"5")
         elif kind == stat.S_IFLNK:
-            yield header(name, found, b"2", link=os.fsencode(os.readlink(os.path.join(self._root, path))))
+            yield header(name, found, b"2", link=os.fsencode(os.readlink(entry.path)))
         elif kind == stat.S_IFIFO:
             yield header(name, found, b"6")
         else:
             what = "a socket" if kind == stat.S_IFSOCK else "a device"
             self.skipped.append(f"{path} is {what}, which no archive carries to a build: it is left out")
 
-    def _file(self, path: str, name: bytes) -> Iterator[bytes]:
-        whole = os.path.join(self._root, path)
+    def _file(self, path: str, entry: os.DirEntry[str]) -> Iterator[bytes]:
         try:
             # Not blocking, nor through a link: it may have been replaced by something else.
-            fd = os.open(whole, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             raise
         except OSError as problem:
             raise _refusal(path, problem) from None
         try:
             found = os.fstat(fd)
-            yield header(name, found, b"0", found.st_size)
-            left = found.st_size
+            left = size = found.st_size
+            yield header(self._prefix + os.fsencode(path), found, b"0", size)
             while left:
-                data = os.read(fd, min(left, _PIECE))
+                data = os.read(fd, left if left < _PIECE else _PIECE)
                 if not data:
                     raise Refusal(f"{path} became shorter while it was sent: build when nothing writes to it")
                 left -= len(data)
                 yield data
-            yield bytes(-found.st_size % _BLOCK)
+            yield _ZEROES[: -size % _BLOCK]
         except OSError as problem:
             raise _refusal(path, problem) from None
         finally:
@@ -151,7 +154,7 @@ def header(name: bytes, found: os.stat_result, kind: bytes, size: int = 0, link:
         records += [(b"size", b"%d" % size)] if size >= _LARGE else []
         more = b"".join(_record(key, value) for key, value in records if value)
         before = _ustar(b"pax", 0o644, len(more), 0, b"x", b"") + more + bytes(-len(more) % _BLOCK)
-    mode, mtime = stat.S_IMODE(found.st_mode), min(max(0, int(found.st_mtime)), _LARGE - 1)
+    mode, mtime = stat.S_IMODE(found.st_mode), min(max(0, found[stat.ST_MTIME]), _LARGE - 1)
     return before + _ustar(name[:_SHORT], mode, size % _LARGE, mtime, kind, link[:_SHORT])
 
 
@@ -164,10 +167,9 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _ustar(name: bytes, mode: int, size: int, mtime: int, kind: bytes, link: bytes) -> bytes:
-    start = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name.ljust(_SHORT, b"\0"), mode, 0, 0, size, mtime)
-    end = b"%b%bustar\00000" % (kind, link.ljust(_SHORT, b"\0"))
-    total = sum(start) + sum(end) + 8 * 0x20  # the sum counts itself as blanks
-    return (start + b"%06o\0 " % total + end).ljust(_BLOCK, b"\0")
+    numbers = b"%07o\0%b%011o\0%011o\0" % (mode, _ROOT, size, mtime)
+    total = sum(name) + sum(numbers) + sum(kind) + sum(link) + _SUM
+    return b"%b%b%06o\0 %b%b%b" % (name.ljust(_SHORT, b"\0"), numbers, total, kind, link.ljust(_SHORT, b"\0"), _END)
 
 
 # ---------------------------------------------------------------- what lies beside
