@@ -10,7 +10,6 @@ import os
 import stat
 import sys
 
-from swarmd.runtime.build.patterns import BadPattern, ignoring, takes_back
 from swarmd.swarmctl.client import Refusal
 
 TYPE_CHECKING = False
@@ -38,11 +37,7 @@ class Context:
         self._root = root
         self._prefix = os.fsencode(prefix)
         file, text = ignore
-        try:
-            self._left_out: Callable[[str], str] = ignoring(text) if text.strip() else _nothing
-        except BadPattern as problem:
-            raise Refusal(f"{file}: {problem}") from None
-        self._descends = takes_back(text)
+        self._left_out, self._descends = _patterns(file, text) if text.strip() else (_nothing, False)
         self.skipped: list[str] = []
 
     def tar(self, beside: Sequence[Context] = ()) -> Iterator[bytes]:
@@ -139,6 +134,16 @@ def _nothing(path: str) -> str:
     return ""
 
 
+def _patterns(file: str, text: str) -> tuple[Callable[[str], str], bool]:
+    """What says which pattern leaves a path out, and whether some take back what others leave out."""
+    from swarmd.runtime.build.patterns import BadPattern, ignoring, takes_back  # which take regular expressions
+
+    try:
+        return ignoring(text), takes_back(text)
+    except BadPattern as problem:
+        raise Refusal(f"{file}: {problem}") from None
+
+
 def _refusal(path: str, problem: OSError) -> Refusal:
     why = problem.strerror or str(problem)
     return Refusal(f"{path} of the build context {_REASONS.get(why, f'is not readable: {why.lower()}')}: "
@@ -154,7 +159,7 @@ def header(name: bytes, found: os.stat_result, kind: bytes, size: int = 0, link:
         records += [(b"size", b"%d" % size)] if size >= _LARGE else []
         more = b"".join(_record(key, value) for key, value in records if value)
         before = _ustar(b"pax", 0o644, len(more), 0, b"x", b"") + more + bytes(-len(more) % _BLOCK)
-    mode, mtime = stat.S_IMODE(found.st_mode), min(max(0, found[stat.ST_MTIME]), _LARGE - 1)
+    mode, mtime = stat.S_IMODE(found.st_mode), min(max(0, int(found.st_mtime)), _LARGE - 1)
     return before + _ustar(name[:_SHORT], mode, size % _LARGE, mtime, kind, link[:_SHORT])
 
 

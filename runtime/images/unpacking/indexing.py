@@ -18,7 +18,6 @@ from swarmd.runtime.images.unpacking.jobs import Indexed, IndexJob
 from swarmd.runtime.images.unpacking.tar import Kind, Reader, shown
 
 Line = tuple[str, str, int, int, int, int, int, str, str, int]
-_KINDS = {Kind.FILE: "f", Kind.DIRECTORY: "d", Kind.SYMLINK: "l", Kind.FIFO: "p"}
 
 
 def index(job: IndexJob, read: Read) -> Indexed:
@@ -51,17 +50,21 @@ def _lines(reader: Reader) -> Iterator[Line]:
                 raise Invalid(f"{shown(path)} is a hard link to nothing")
             line: Line = (name, *other[1:])
         else:
-            if (kind := _KINDS.get(entry.kind)) is None:
-                raise Invalid(f"{shown(path)} is a device: leave it out")
-            if entry.segments is not None:
-                raise Invalid(f"{shown(path)} is stored as a sparse file: pack it without")
-            if kind == "f":
-                offset, content = reader.offset, hashlib.sha256()
+            if entry.kind is Kind.FILE:
+                if entry.segments is not None:
+                    raise Invalid(f"{shown(path)} is stored as a sparse file: pack it without")
+                kind, offset, content = "f", reader.offset, hashlib.sha256()
                 for piece in reader.content():
                     content.update(piece)
                 digest = content.hexdigest()
-            elif kind == "l":
-                link = _by_bytes(entry.target)
+            elif entry.kind is Kind.DIRECTORY:
+                kind = "d"
+            elif entry.kind is Kind.SYMLINK:
+                kind, link = "l", _by_bytes(entry.target)
+            elif entry.kind is Kind.FIFO:
+                kind = "p"
+            else:
+                raise Invalid(f"{shown(path)} is a device: leave it out")
             line = (name, kind, entry.mode, entry.uid, entry.gid, entry.size, entry.mtime, digest, link, offset)
         known[path] = line
         yield line

@@ -8,6 +8,7 @@ more memory than a name needs is Invalid.  Nothing here touches a file system: s
 import struct
 from collections.abc import Iterator
 from enum import Enum
+from functools import lru_cache
 from zlib import adler32
 
 from msgspec import field
@@ -252,6 +253,7 @@ class Reader:
         self._at += size
 
 
+@lru_cache(4096)  # modes, owners and many times are the same from entry to entry
 def number(text: bytes, what: str) -> int:
     """A header's number: octal digits, or after a set bit the binary number that GNU tar and star write."""
     if text[0] & 0x80:
