@@ -95,9 +95,7 @@ def add_logs(parser: Parser) -> None:
 
 def _resolution(parser: Parser) -> None:
     parser.switch("--no-resolve-image", help="leave the image's name to the nodes, without its digest")
-    parser.switch(
-        "--with-registry-auth", help="give nodes your login of the image's registry; the swarm keeps it"
-    )
+    parser.switch("--with-registry-auth", help="give nodes your login of the image's registry; the swarm keeps it")
 
 
 def _waiting(parser: Parser) -> None:
