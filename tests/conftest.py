@@ -1,9 +1,11 @@
 """Tests that really make containers, networks and clusters must leave the machine as they found it."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,9 @@ import pytest
 from tests.run import RUN
 
 PATIENCE = 15.0  # s: the kernel takes network namespaces apart in its own time
+# Nothing is compiled anew in each of the hundreds of processes that tests start, nor in the next run.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 OURS = ("swarmd", "etcd", "dc-host", "devcluster")  # names in our processes; a cgroup of a test has the run's name
 
 # A shell has what it starts in the background ignore Ctrl-C, which processes of tests would inherit.

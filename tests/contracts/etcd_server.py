@@ -1,5 +1,8 @@
 """Real etcd members over mTLS for tests, each on a loopback address of its own."""
 
+import os
+import secrets
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,6 +11,11 @@ from swarmd.manager.ca.authority import Authority, Subject
 from swarmd.manager.etcd_member import EtcdMember, MemberFiles
 from swarmd.manager.store.etcd_client import EtcdClient, EtcdTLS
 from swarmd.proto.tls import new_key, signing_request
+
+# Of this process alone: members have fixed ports, and processes test side by side.
+NETWORK = f"127.{64 + secrets.randbelow(128)}.{secrets.randbelow(256)}"
+# A member alone elects itself when this time is over, which in production leaves room for slow peers.
+AT_ONCE = ("--heartbeat-interval=10", "--election-timeout=50")
 
 
 class EtcdCluster:
@@ -19,8 +27,8 @@ class EtcdCluster:
         self.tls: EtcdTLS
 
     def member(self, number: int) -> EtcdMember:
-        """The member on 127.0.77.<number>; `tls` becomes its certificate."""
-        address = f"127.0.77.{number}"
+        """The member at this number of the network; `tls` becomes its certificate."""
+        address = f"{NETWORK}.{number}"
         key = new_key()
         subject = Subject(f"m{number}", "", "test", (f"m{number}", "localhost"), (address,))
         certificate = self._authority.certify(signing_request(key), subject)
@@ -40,6 +48,18 @@ async def one_member(directory: Path) -> AsyncIterator[tuple[EtcdCluster, EtcdMe
     cluster = EtcdCluster(directory)
     member = cluster.member(1)
     await member.prepare()
-    async with EtcdClient([member.client_url], cluster.tls) as client, member.running(await member.begin()):
-        await member.promoted(client)
-        yield cluster, member, client
+    arguments = [*await member.begin(), *AT_ONCE]
+    async with member.running(arguments):
+        async with EtcdClient([member.client_url], cluster.tls) as client:
+            await member.promoted(client)
+            yield cluster, member, client
+        kill(member)  # one that ends by itself gives its clients a second to go
+
+
+def kill(member: EtcdMember) -> None:
+    """kill -9 of the member's process, found by its data directory."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            words = (entry / "cmdline").read_bytes().split(b"\0") if (entry / "cmdline").exists() else []
+            if words[0:1] == [b"etcd"] and f"--data-dir={member._data}".encode() in words:
+                os.kill(int(entry.name), signal.SIGKILL)

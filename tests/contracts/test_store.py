@@ -1,8 +1,6 @@
 """What every store promises, asked of the store in memory and of the store on real etcd."""
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from swarmd.manager.store import etcd
 from swarmd.manager.store.edit import edited
 from swarmd.manager.store.election import EtcdElection
 from swarmd.manager.store.etcd import PREFIX, Keys, open_store
+from swarmd.manager.store.etcd_client import EtcdClient
 from swarmd.manager.store.interface import AnyObject, Commit, Election, LeadershipLost, Store, Tx
 from swarmd.manager.store.memory import MemoryBackend, MemoryElection, MemoryStore
 from swarmd.proto import etcd_pb2 as rpc
 from swarmd.proto.clock import SystemClock
 from swarmd.proto.errors import AlreadyExists, Conflict, Invalid, Unavailable
 from swarmd.proto.objects_pb2 import Node, NodeDescription, Service, ServiceSpec, Task, TaskStatus
-from tests.contracts.etcd_server import EtcdMember, one_member
+from tests.contracts.etcd_server import kill, one_member
 
 pytestmark = pytest.mark.etcd
 
@@ -224,15 +224,6 @@ async def test_the_next_candidate_leads_when_the_first_resigns(place: Place) -> 
 # ---------------------------------------------------------------- etcd alone
 
 
-def kill_etcd(member: EtcdMember) -> None:
-    """kill -9 of the member's process, found by its data directory."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            words = (entry / "cmdline").read_bytes().split(b"\0") if (entry / "cmdline").exists() else []
-            if words[0:1] == [b"etcd"] and f"--data-dir={member._data}".encode() in words:
-                os.kill(int(entry.name), signal.SIGKILL)
-
-
 async def test_a_watch_goes_on_after_etcd_was_killed(tmp_path: Path) -> None:
     async with (
         one_member(tmp_path) as (_, member, client),
@@ -240,7 +231,7 @@ async def test_a_watch_goes_on_after_etcd_was_killed(tmp_path: Path) -> None:
         collected(store) as seen,
     ):
         await store.transact(putting(Task(id="before")))
-        kill_etcd(member)
+        kill(member)
         while True:
             try:
                 await store.transact(putting(Task(id="after")))
@@ -254,7 +245,7 @@ async def test_what_was_compacted_away_is_listed_again(tmp_path: Path) -> None:
     async with one_member(tmp_path) as (cluster, member, client), open_store(client, SystemClock()) as store:
         await store.transact(putting(Task(id="kept"), Task(id="gone")))
         async with collected(store) as seen:
-            kill_etcd(member)  # the watch is down while others write and compact
+            kill(member)  # the watch is down while others write and compact
             async with type(client)([member.client_url], cluster.tls) as other:
                 await until_answers(other)
                 put = rpc.PutRequest(key=Keys(PREFIX).objects + b"task/new", value=Task(id="new").SerializeToString())
@@ -278,12 +269,14 @@ async def until_answers(client: object) -> None:
                 continue
 
 
-async def test_without_etcd_a_write_fails_in_bounded_time(tmp_path: Path) -> None:
+async def test_without_etcd_a_write_fails_in_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etcd, "PATIENCE", 0.5)
+    monkeypatch.setitem(EtcdClient.call.__kwdefaults__, "deadline", 0.4)
     async with AsyncExitStack() as held:
         _, member, client = await held.enter_async_context(one_member(tmp_path))
         store = await held.enter_async_context(open_store(client, SystemClock()))
         member._files.root.rename(tmp_path / "away")  # it can't come back
-        kill_etcd(member)
+        kill(member)
         with pytest.raises(Unavailable):
             async with asyncio.timeout(15):
                 await store.transact(putting(Task(id="t")))

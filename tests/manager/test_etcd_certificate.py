@@ -8,6 +8,7 @@ import pytest
 
 from swarmd.manager import backend
 from swarmd.manager.etcd_member import MemberFiles
+from swarmd.manager.store import etcd_client
 from swarmd.manager.store.etcd import open_store
 from swarmd.manager.store.etcd_client import EtcdClient
 from swarmd.manager.store.interface import Tx
@@ -16,7 +17,9 @@ from swarmd.proto.objects_pb2 import Task
 from tests.contracts.etcd_server import one_member
 
 
-async def test_the_watch_and_transactions_go_on_with_a_new_certificate(tmp_path: Path) -> None:
+async def test_the_watch_and_transactions_go_on_with_a_new_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with (
         one_member(tmp_path) as (cluster, member, other),
         EtcdClient([member.client_url], cluster.tls) as client,
@@ -25,7 +28,9 @@ async def test_the_watch_and_transactions_go_on_with_a_new_certificate(tmp_path:
     ):
         old = client.current.channel
         cluster.member(1)  # certified again
-        await client.renew(cluster.tls)
+        with monkeypatch.context() as quicker:
+            quicker.setattr(etcd_client, "PATIENCE", 0.1)  # for the watch, which only ends with it
+            await client.renew(cluster.tls)
         assert client.current.channel is not old
 
         def put(tx: Tx) -> None:
