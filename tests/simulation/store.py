@@ -7,7 +7,7 @@ newest, and runs again otherwise. Requests and answers get lost, and a lost requ
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,7 @@ from swarmd.proto.objects_pb2 import Task
 
 Key = tuple[type[AnyObject], str]
 Objects = dict[Key, AnyObject]
+Found = dict[tuple[type[AnyObject], str | None, str | None], Sequence[AnyObject]]
 
 
 @dataclass
@@ -122,6 +123,7 @@ class _Tx:
     """Satisfies Tx, and View as long as nothing is put."""
 
     objects: Objects
+    found: Found  # what was looked for among these objects
     revision: int
     now: int
     writes: dict[Key, AnyObject | None] = field(default_factory=dict)
@@ -139,14 +141,25 @@ class _Tx:
         self, kind: type[T], *, name: str | None = None, service_id: str | None = None, node_id: str | None = None
     ) -> Sequence[T]:
         assert name is None, "nothing simulated looks for names"
-        return [
+        if self.writes:
+            return self._matching({**self.objects, **self.writes}, kind, service_id, node_id)
+        asked = (kind, service_id, node_id)
+        if asked not in self.found:
+            self.found[asked] = self._matching(self.objects, kind, service_id, node_id)
+        return self.found[asked]  # type: ignore[return-value]
+
+    @staticmethod
+    def _matching(
+        objects: Mapping[Key, AnyObject | None], kind: type[T], service_id: str | None, node_id: str | None
+    ) -> tuple[T, ...]:
+        return tuple(
             obj  # type: ignore[misc]
-            for (of, _), obj in {**self.objects, **self.writes}.items()
+            for (of, _), obj in objects.items()
             if of is kind
             and obj is not None
             and (service_id is None or (isinstance(obj, Task) and obj.service_id == service_id))
             and (node_id is None or (isinstance(obj, Task) and obj.node_id == node_id))
-        ]
+        )
 
     def put(self, obj: AnyObject) -> None:
         old = self._expect((type(obj), obj.id))
@@ -167,6 +180,7 @@ class Store:
     etcd: Etcd
     faulty: bool
     cache: Objects = field(default_factory=dict)
+    found: Found = field(default_factory=dict)  # in this cache, since it last changed
     revision: int = 0
     watchers: list[asyncio.Queue[Commit]] = field(default_factory=list)
     on_the_way: deque[Commit] = field(default_factory=deque)
@@ -194,6 +208,7 @@ class Store:
             self.cache.pop(key, None)
             if change.new is not None:
                 self.cache[key] = change.new
+        self.found.clear()
         self.revision = commit.revision
         for watcher in self.watchers:
             watcher.put_nowait(commit)
@@ -204,7 +219,7 @@ class Store:
         return self._tx()
 
     def _tx(self) -> _Tx:
-        return _Tx(self.cache, self.revision, self.etcd.clock.now())
+        return _Tx(self.cache, self.found, self.revision, self.etcd.clock.now())
 
     @asynccontextmanager
     async def view_and_watch(self) -> AsyncIterator[tuple[View, AsyncIterator[Commit]]]:
