@@ -41,7 +41,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     await runner.cleanup()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rootfs() -> bytes:
     """A root file system with one file."""
     out = io.BytesIO()

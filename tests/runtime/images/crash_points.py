@@ -259,11 +259,13 @@ def _work(work: Callable[[], Coroutine[None, None, None]]) -> NoReturn:
 
 def main() -> None:
     mode, root, point, every = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    before = root.with_name("before")
+    before.mkdir()
+    assert forked(partial(prepare, before)) == 0
     code = 9
     while code:
         shutil.rmtree(root, ignore_errors=True)
-        root.mkdir()
-        assert forked(partial(prepare, root)) == 0
+        shutil.copytree(before, root, symlinks=True)
         reader, told = os.pipe()
         code = forked(partial(live, mode, root, point, told))
         os.close(told)
