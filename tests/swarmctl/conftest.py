@@ -1,13 +1,13 @@
 """swarmctl as users run it, against the Engine API over an engine and a cluster in memory."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
 
 from tests.agent.api.conftest import Api, api, rootfs
+from tests.swarmctl.program import SWARMCTL
 
 __all__ = ["api", "rootfs"]
 
@@ -26,7 +26,7 @@ Run = Callable[..., Awaitable[Answer]]
 def swarmctl(api: Api) -> Run:
     async def run(*words: str, stdin: bytes = b"") -> Answer:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "swarmd.swarmctl.main", "-H", f"unix://{api.socket}", *words,
+            *SWARMCTL, "-H", f"unix://{api.socket}", *words,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:

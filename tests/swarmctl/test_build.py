@@ -7,7 +7,6 @@ import os
 import pty
 import socket
 import subprocess
-import sys
 import tarfile
 import termios
 import threading
@@ -22,6 +21,7 @@ from swarmd.swarmctl.build_context import Context
 from swarmd.swarmctl.client import Refusal
 from swarmd.swarmctl.main import main
 from tests.swarmctl.daemon import Asked, Daemon, daemon_at
+from tests.swarmctl.program import SWARMCTL
 
 ID = f"sha256:{'a' * 64}"
 IMAGE = [{"aux": {"ID": ID}}, {"named": "demo:latest"}]
@@ -265,7 +265,7 @@ def test_remote_contexts(build: Builds, place: str, words: list[str], query: dic
 
 
 def _piped(build: Builds, *words: str, stdin: bytes) -> "subprocess.CompletedProcess[bytes]":
-    command = [sys.executable, "-m", "swarmd.swarmctl.main", "-H", f"unix://{build.daemon.socket}", "build", *words]
+    command = [*SWARMCTL, "-H", f"unix://{build.daemon.socket}", "build", *words]
     return subprocess.run(command, input=stdin, capture_output=True, timeout=20, check=False)
 
 
@@ -363,7 +363,7 @@ def test_a_terminal_shows_steps_side_by_side(build: Builds) -> None:
     build.daemon.answers = {"POST /build": answer}
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 60))
-    command = [sys.executable, "-m", "swarmd.swarmctl.main", "-H", f"unix://{build.daemon.socket}", "build"]
+    command = [*SWARMCTL, "-H", f"unix://{build.daemon.socket}", "build"]
     process = subprocess.Popen([*command, str(build.place)], stderr=theirs, stdin=subprocess.DEVNULL)
     os.close(theirs)
     seen = b""

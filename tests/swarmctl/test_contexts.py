@@ -5,10 +5,10 @@ import hashlib
 import ipaddress
 import json
 import os
+import shlex
 import socketserver
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.swarmctl.daemon import Asked, Daemon, Handler, daemon_at, frame
+from tests.swarmctl.program import SWARMCTL
 
 Ctl = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -37,7 +38,7 @@ def ctl(tmp_path: Path) -> Ctl:
     def run(*words: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         env = {"HOME": str(tmp_path), "PATH": environment.pop("PATH", os.environ["PATH"]), **environment}
         return subprocess.run(
-            [sys.executable, "-m", "swarmd.swarmctl.main", *words],
+            [*SWARMCTL, *words],
             input=stdin, capture_output=True, text=True, env=env, timeout=20, check=False,
         )  # fmt: skip
 
@@ -114,7 +115,7 @@ def test_refusals(ctl: Ctl, words: tuple[str, ...], complaint: str) -> None:
 def test_ssh_runs_dial_stdio_there(ctl: Ctl, daemon: Daemon, tmp_path: Path) -> None:
     """An `ssh` that runs here what it would run there."""
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/swarmctl").write_text(f'#!/bin/sh\nexec {sys.executable} -m swarmd.swarmctl.main "$@"\n')
+    (tmp_path / "bin/swarmctl").write_text(f'#!/bin/sh\nexec {shlex.join(SWARMCTL)} "$@"\n')
     (tmp_path / "bin/ssh").write_text(
         f'#!/bin/sh\necho "$@" >>{tmp_path}/words\nwhile [ "$1" != -- ]; do shift; done; shift 2\nexec "$@"\n'
     )

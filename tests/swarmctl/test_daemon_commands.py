@@ -10,6 +10,7 @@ import pytest
 
 from swarmd.swarmctl.main import main
 from tests.swarmctl.daemon import Asked, Daemon, daemon_at
+from tests.swarmctl.program import SWARMCTL
 
 Ctl = Callable[..., tuple[int, str, str]]
 
@@ -235,7 +236,6 @@ def test_stats_of_a_stopped_container_are_dashes(daemon: Daemon, ctl: Ctl) -> No
 def test_stats_go_on_until_interrupted(daemon: Daemon, capfd: pytest.CaptureFixture[str]) -> None:
     import signal
     import subprocess
-    import sys
 
     def stream(asked: Asked) -> None:
         asked.handler.begin()
@@ -245,17 +245,7 @@ def test_stats_go_on_until_interrupted(daemon: Daemon, capfd: pytest.CaptureFixt
             process.stdout.readline() if total == 300 else None  # type: ignore[union-attr]
 
     daemon.answers["GET /containers/{}/stats"] = stream
-    words = [
-        sys.executable,
-        "-m",
-        "swarmd.swarmctl.main",
-        "-H",
-        f"unix://{daemon.socket}",
-        "stats",
-        "--format",
-        "{{.CPUPerc}}",
-        "one",
-    ]
+    words = [*SWARMCTL, "-H", f"unix://{daemon.socket}", "stats", "--format", "{{.CPUPerc}}", "one"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE)
     assert process.stdout is not None
     seen = b""

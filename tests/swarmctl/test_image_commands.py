@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import stat
-import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.agent.api.test_images import ROOTFS, SECOND, add, chunks
 from tests.registry.distribution import PASSWORD, USER, password_file, registry
 from tests.runtime.images.tars import entry, tar
 from tests.swarmctl.conftest import Run
+from tests.swarmctl.program import SWARMCTL
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ async def test_a_terminal_shows_layers_in_place(api: Api, swarmctl: Run, plain: 
     termios.tcsetwinsize(theirs, (40, 100))
     os.set_blocking(ours, False)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "swarmd.swarmctl.main", "-H", f"unix://{api.socket}", "pull", f"{plain}/tty:1"),
+        *(*SWARMCTL, "-H", f"unix://{api.socket}", "pull", f"{plain}/tty:1"),
         stdout=theirs,
     )
     assert await process.wait() == 0

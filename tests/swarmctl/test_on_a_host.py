@@ -5,7 +5,6 @@ import fcntl
 import os
 import pty
 import struct
-import sys
 import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.host.attached import served
 from tests.host.conftest import host
 from tests.host.engine_host import Host
 from tests.swarmctl.conftest import Answer
+from tests.swarmctl.program import SWARMCTL
 
 __all__ = ["host"]
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and cgroups")]
@@ -29,7 +29,7 @@ async def socket(host: Host) -> AsyncIterator[Path]:
 
 async def ctl(socket: Path, *words: str, stdin: bytes = b"") -> Answer:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "swarmd.swarmctl.main", "-H", f"unix://{socket}", *words,
+        *SWARMCTL, "-H", f"unix://{socket}", *words,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await asyncio.wait_for(process.communicate(stdin), 30)
@@ -76,7 +76,7 @@ async def test_run_at_a_terminal(socket: Path) -> None:
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 111, 0, 0))
     before, seen = termios.tcgetattr(slave), bytearray()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "swarmd.swarmctl.main", "-H", f"unix://{socket}", *RUN, "-it", "busybox", "sh",
+        *SWARMCTL, "-H", f"unix://{socket}", *RUN, "-it", "busybox", "sh",
         stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
     )  # fmt: skip
     os.set_blocking(master, False)

@@ -4,10 +4,10 @@ import fcntl
 import os
 import pty
 import select
+import shlex
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import threading
 import time
@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from tests.swarmctl.daemon import Asked, Daemon, daemon_at, frame
+from tests.swarmctl.program import SWARMCTL
 
-_WORDS = [sys.executable, "-m", "swarmd.swarmctl.main", "-H"]
+_WORDS = [*SWARMCTL, "-H"]
 
 
 @pytest.fixture
@@ -217,7 +218,7 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(daemon: Daemon) -> None:
             request.handler.wfile.write(frame(1, b"y\n" * 10_000))
 
     Program(daemon, talk)
-    command = f"{' '.join(_WORDS)} unix://{daemon.socket} run demo yes | head -1; echo ${{PIPESTATUS[0]}}"
+    command = f"{shlex.join(_WORDS)} unix://{daemon.socket} run demo yes | head -1; echo ${{PIPESTATUS[0]}}"
     answer = subprocess.run(["bash", "-c", command], capture_output=True, timeout=20, check=False)
     assert (answer.stdout, answer.stderr) == (b"y\n141\n", b"WARNING: careful\n")
 

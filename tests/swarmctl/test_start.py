@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.swarmctl.daemon import Asked, Daemon, daemon_at
+from tests.swarmctl.program import SWARMCTL
 
 _REPOSITORY = Path(__file__).parents[2]
 _PROGRAM = """\
@@ -161,7 +162,7 @@ def test_an_installed_command_starts_without_site(daemon: Daemon, tmp_path: Path
 
 @pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("service", "--help"), ("info", "--help")])
 def test_a_reader_that_goes_away_is_no_trouble(words: tuple[str, ...]) -> None:
-    command = [sys.executable, "-m", "swarmd.swarmctl.main", *words]
+    command = [*SWARMCTL, *words]
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=20, check=False)
