@@ -134,6 +134,12 @@ class Hasty(SystemClock):
         return self._now
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmd.manager.roles.PERIOD", 0.01)
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_manager_whose_member_is_gone_becomes_a_worker() -> None:
     records, members, _ = made()
     await members.remove(2)
@@ -147,6 +153,7 @@ async def test_a_manager_whose_member_is_gone_becomes_a_worker() -> None:
     assert members.left() == [1, 3]
 
 
+@pytest.mark.usefixtures("quick")
 async def test_a_learner_without_a_manager_is_taken_out() -> None:
     records, members, _ = made()
     members.listed.append(StoreMember(4, "", ("10.0.0.4",)))

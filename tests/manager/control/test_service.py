@@ -142,7 +142,10 @@ async def test_a_demoted_manager_s_certificate_is_not_enough(records: Records, c
             await control.Status(pb.StatusRequest())
 
 
-async def test_no_manager_at_all_is_one_sentence(records: Records, credentials: Credentials) -> None:
+async def test_no_manager_at_all_is_one_sentence(
+    records: Records, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ControlClient, "CONNECT", 0.2)
     control = ControlClient("127.0.0.1:1", credentials(records.find(Node)[0]))
     with pytest.raises(Unavailable, match="this node's manager does not answer"):
         await control.Status(pb.StatusRequest())
