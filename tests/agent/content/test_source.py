@@ -19,6 +19,7 @@ from tests.simulation.virtual import VirtualClock, run
 MIB = 1 << 20
 RATE = 12.5 * MIB  # bytes/s, of each link in each direction
 PIECE = 256 * 1024
+CONTENT = bytes(PIECE)
 SIZE = 100 * MIB
 LATENCY = 0.001  # s
 BLOB = Descriptor(digest=f"sha256:{'1' * 64}", size=SIZE)
@@ -73,7 +74,7 @@ class Network:
                     self._reached(holder)
                     node.sent += length
                     offset += length
-                    yield bytes(length)
+                    yield CONTENT if length == PIECE else CONTENT[:length]
         except TimeoutError:
             raise Lost("it sends nothing") from None
         except Exhausted as full:
