@@ -18,7 +18,7 @@ check() {
 }
 unit() {
   say "unit, property and simulation tests, and the store on real etcd"
-  "$bin/pytest" -n 2 -q -m 'not root and not cluster'
+  "$bin/pytest" -n 2 --dist worksteal -q -m 'not root and not cluster'
 }
 host() {
   say "containers and networks on this machine"

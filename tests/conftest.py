@@ -1,5 +1,6 @@
 """Tests that really make containers, networks and clusters must leave the machine as they found it."""
 
+import gc
 import json
 import os
 import signal
@@ -22,6 +23,12 @@ OURS = ("swarmd", "etcd", "dc-host", "devcluster")  # names in our processes; a 
 
 # A shell has what it starts in the background ignore Ctrl-C, which processes of tests would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: looking at all of it again and again took seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,7 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize(("mode", "first", "every"), [("kill", 0, 7), ("power", 1, 7)])
+@pytest.mark.parametrize(
+    ("mode", "first", "every"), [("kill", 0, 14), ("kill", 7, 14), ("power", 1, 14), ("power", 8, 14)]
+)
 def test_a_crash_at_any_step(tmp_path: Path, mode: str, first: int, every: int) -> None:
     command = [sys.executable, "-m", "tests.runtime.images.crash_points", mode, str(tmp_path / "root")]
     done = subprocess.run(
