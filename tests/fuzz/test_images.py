@@ -6,20 +6,19 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from swarmd.runtime.errors import Invalid, RuntimeFault
+from swarmd.runtime.errors import RuntimeFault
 from swarmd.runtime.images.loading import load
 from swarmd.runtime.images.manifests import host_platform
 from swarmd.runtime.images.store import ImageStore
-from swarmd.runtime.images.unpacking import jobs, worker
-from swarmd.runtime.images.unpacking.workers import Workers
 from tests.fuzz.strategies import fuzz, json_values, mutated
+from tests.runtime.images.in_process import InProcess
 
 DIGEST = "sha256:" + "a" * 64
 BLOB = "blobs/sha256/" + "a" * 64
@@ -49,24 +48,6 @@ def packed(files: dict[str, bytes]) -> bytes:
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
     return out.getvalue()
-
-
-class InProcess(Workers):
-    """The same work without a process for it, which would be most of the time."""
-
-    async def unpack(self, blob: Path, into: Path, growth: AsyncIterator[int] | None) -> jobs.Unpacked:
-        async for _ in growth or nothing():
-            pass
-        answer = worker.answer(jobs.UnpackJob(blob=bytes(blob), into=bytes(into)))
-        if isinstance(answer, jobs.Failed):
-            raise Invalid(answer.message)
-        assert isinstance(answer, jobs.Unpacked)
-        return answer
-
-
-async def nothing() -> AsyncGenerator[Any, None]:
-    return
-    yield
 
 
 async def whole(data: bytes) -> AsyncGenerator[bytes, None]:

@@ -35,6 +35,7 @@ from swarmd.runtime.logs import Selection
 from swarmd.runtime.model import ContainerConfig, ContainerState, Event, Exit, Limits, LogEntry, NetworkRequest, Phase
 from swarmd.runtime.network.values import NetworkInfo
 from swarmd.runtime.registry import Registries, Settings
+from tests.runtime.images.in_process import InProcess
 
 NOW = 1_700_000_000_000_000_000
 
@@ -75,6 +76,7 @@ class FakeNetworks:
 class FakeEngine:
     def __init__(self, root: Path) -> None:
         self.images = ImageStore(root / "images")
+        self.images.workers = InProcess()
         self.builder = Builder(root / "builds", root / "private", self.images, cast("Any", self), cast("Any", None))
         # Nothing listens there: what is asked of Docker Hub is answered by a refusal, and leaves this host nowhere.
         self.registries = Registries(Settings(hosts={"docker.io": "127.0.0.1:1"}, index="127.0.0.1:1"))
