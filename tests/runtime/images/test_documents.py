@@ -13,6 +13,7 @@ from swarmd.runtime.errors import RuntimeFault
 from swarmd.runtime.images.loading import load
 from swarmd.runtime.images.saving import save
 from swarmd.runtime.images.store import ImageStore
+from tests.runtime.images.in_process import InProcess
 from tests.runtime.images.tars import digest, entry, oci_layout, tar
 
 LAYER = tar(entry("bin/sh", b"shell"))
@@ -60,6 +61,7 @@ async def chunks(data: bytes) -> AsyncGenerator[bytes, None]:
 @pytest.mark.parametrize("place", [*places(CONFIGURATION)], ids=lambda place: ".".join(map(str, place)))
 async def test_no_configuration_makes_the_store_useless(tmp_path: Path, place: tuple[Any, ...]) -> None:
     store = ImageStore(tmp_path)
+    store.workers = InProcess()
     for number, odd in enumerate(ODD):
         archive = oci_layout(f"docker.io/library/odd:{number}", replaced(place, odd), LAYER)
         try:
