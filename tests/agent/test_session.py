@@ -224,10 +224,7 @@ async def test_any_manager_that_answers_is_told_goodbye(agent: Agent) -> None:
     await told.goodbye()  # nobody is there: no error
 
 
-async def test_fifty_broken_streams_lose_no_status_and_leave_no_task(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("swarmd.agent.session.LONGEST_PAUSE", 0.005)
+async def test_fifty_broken_streams_lose_no_status_and_leave_no_task(agent: Agent) -> None:
     manager = Manager(acknowledging=False)
     async with serving(manager, manager) as addresses, talking(agent, addresses):
         await until("a session", lambda: manager.sessions)
