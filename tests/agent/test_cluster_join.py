@@ -99,7 +99,10 @@ async def test_a_clock_that_is_off_is_named(
         await join([manager], files, cluster.root_ca.worker_token)
 
 
-async def test_guessing_is_slowed_down(manager: str, files: IdentityFiles, cluster: pb.Cluster) -> None:
+async def test_guessing_is_slowed_down(
+    manager: str, files: IdentityFiles, cluster: pb.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarmd.manager.ca.join.REFILL", 1e-6)  # however long these take
     wrong = cluster.root_ca.worker_token[:-5] + "00000"
     refusals: list[type[SwarmdError]] = []
     for _ in range(int(BURST) + 2):

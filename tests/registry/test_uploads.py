@@ -175,7 +175,7 @@ async def test_a_registry_that_takes_nothing_more_is_left(proxy: Proxy, reposito
     proxy.faults.append(Fault("PATCH", "uploads", stall_request_after=1_000_000))
     await repository.push_blob(described(data), opener(data))
     assert await arrived(repository, data)
-    assert proxy.count("POST", "uploads") == 2
+    assert proxy.count("POST", "uploads") >= 2  # on a slow machine it may take nothing for too long once more
 
 
 async def test_a_slow_source_is_waited_for(proxy: Proxy, repository: Repository) -> None:
