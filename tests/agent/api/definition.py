@@ -29,8 +29,10 @@ def document() -> dict[str, Any]:
 
 
 def with_nulls() -> dict[str, Any]:
-    """The same, but any list or object may be null: Docker's own answers are so where there is nothing."""
-    return _with_nulls(document())  # type: ignore[no-any-return]
+    """The same, but any list or object may be null, and a swappiness: Docker's own answers are so for nothing."""
+    found: dict[str, Any] = _with_nulls(document())
+    found["definitions"]["Resources"]["properties"]["MemorySwappiness"]["x-nullable"] = True
+    return found
 
 
 def _with_nulls(value: Any) -> Any:

@@ -166,3 +166,22 @@ def test_no_request_is_a_defect(address: str, schema: Any, method: str, path: st
             case.validate_response(response, checks=[response_schema_conformance])
 
     check()
+
+
+FOUND = (
+    *("/images/json", "/images/{name}/json", "/images/{name}/history", "/system/df", "/info"),
+    *("/containers/json", "/containers/{id}/json", "/containers/{id}/changes"),
+)
+
+
+@pytest.mark.parametrize("path", FOUND)
+def test_what_is_there_is_shown_as_the_definition_says(with_image: str, schema: Any, path: str) -> None:
+    asked = {"ExposedPorts": {"80/tcp": {}}, "Healthcheck": {"Test": ["CMD", "true"]}, "Labels": {"a": "b"}}
+    host = {"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}, "Memory": 64 << 20}
+    id = created(with_image, asked | {"HostConfig": host}).json()["Id"]
+    values = {"id": id, "name": "demo"}
+    named = {name: value for name, value in values.items() if f"{{{name}}}" in path}
+    case = schema[path]["GET"].Case(path_parameters=named, query={"all": "true"} if path.endswith("rs/json") else {})
+    response = case.call(base_url=with_image, timeout=5)
+    assert response.status_code == 200, response.text
+    case.validate_response(response, checks=[response_schema_conformance])
