@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from swarmd.runtime.errors import Conflict
+from swarmd.runtime.errors import Conflict, NotFound
 from swarmd.runtime.model import Struct
 from swarmd.runtime.spawner_client import readable
 from swarmd.runtime.stages.spawner import MOST_CLIENTS
@@ -44,8 +44,11 @@ class Waiting:
 
     def __init__(self) -> None:
         self._clients: dict[socket.socket, tuple[Streams, select.epoll]] = {}
+        self._shut = False
 
     def add(self, connection: socket.socket, streams: Streams) -> None:
+        if self._shut:
+            raise NotFound("the container has been removed: nothing of it can be waited for")
         if len(self._clients) >= MOST_CLIENTS:
             raise Conflict(f"{MOST_CLIENTS} clients already wait for this container's start: start it first")
         # An epoll asked for nothing tells of a connection that is closed, and not of one with input or half closed.
@@ -64,6 +67,11 @@ class Waiting:
     def close(self) -> None:
         for connection, _ in self.take():
             connection.close()
+
+    def shut(self) -> None:
+        """There will be no start any more."""
+        self._shut = True
+        self.close()
 
     def _drop(self, connection: socket.socket) -> None:
         self._forget(connection)

@@ -34,7 +34,7 @@ def without_ours(upper: Path, layers: Sequence[Path]) -> list[str] | None:
     if not ours:
         return None
     above = {"", *(path.rpartition("/")[0] for path in ours)}
-    found = [f"{path}/{entry.name}" for path in sorted(above) for entry in sorted(Path(f"{upper}{path}").iterdir())]
+    found = [f"{path}/{entry.name}" for path in sorted(above) for entry in _entries(f"{upper}{path}")]
     return [path for path in found if path not in ours and path not in above]
 
 
@@ -58,11 +58,12 @@ def _own(found: Sequence[Change], kept: Sequence[Change], change: Change) -> Seq
 
 def _changes(here: str, lower: list[str], path: str) -> Iterator[Change]:
     """lower: the same directory in the layers below, topmost first."""
-    with os.scandir(here) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
-    for entry in ordered:
+    for entry in _entries(here):
         name = f"{path}/{entry.name}"
-        status = entry.stat(follow_symlinks=False)
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # it went meanwhile
         before = _before(lower, entry.name)
         if _is_whiteout(status):
             yield Change(name, DELETED)
@@ -72,9 +73,18 @@ def _changes(here: str, lower: list[str], path: str) -> Iterator[Change]:
             yield Change(name, MODIFIED if before is not None else ADDED)
             opaque = _is_opaque(entry.path)
             if opaque and before:
-                present = {inner.name for inner in os.scandir(entry.path)}
+                present = {inner.name for inner in _entries(entry.path)}
                 yield from (Change(f"{name}/{gone}", DELETED) for gone in _names(before) if gone not in present)
             yield from _changes(entry.path, [] if opaque else before or [], name)
+
+
+def _entries(directory: str) -> "list[os.DirEntry[str]]":
+    """By name; none in one that went meanwhile."""
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
 
 
 def _before(lower: list[str], name: str) -> list[str] | None:

@@ -12,7 +12,7 @@ import msgspec
 from swarmd.runtime import effective
 from swarmd.runtime.changes import without_ours
 from swarmd.runtime.container import Container
-from swarmd.runtime.errors import Conflict, NotFound
+from swarmd.runtime.errors import Conflict, NotFound, RuntimeFault
 from swarmd.runtime.images.config import ImageConfig
 from swarmd.runtime.images.image import Image
 from swarmd.runtime.images.making import commit as make
@@ -37,9 +37,14 @@ async def commit(
         base = images.get(container.state.image_id)
         paths = await asyncio.to_thread(without_ours, upper, place.layers)
         command = " ".join(effective.arguments(container.state.config, base))
-        return await make(
-            images, base, upper, refs, config, paths=paths, author=author, comment=comment, command=command
-        )
+        try:
+            return await make(
+                images, base, upper, refs, config, paths=paths, author=author, comment=comment, command=command
+            )
+        except (OSError, RuntimeFault):
+            if upper.exists():
+                raise
+            raise NotFound(f"container {container.state.name} was removed before all of it was read") from None
 
 
 @contextlib.asynccontextmanager

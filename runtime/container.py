@@ -1,27 +1,31 @@
 """One container's life: started, followed to its end, restarted by its policy, stopped, adopted after a restart.
 
 `Container.keep` is the one task per started container: it follows a run, releases what the run held, and decides on the
-next.  Invariant: a run is released (cgroup, network) before its exit is reported, and reported before the next starts.
+next.  Invariant: a run is released (cgroup, network) before its exit is reported, and reported before the next starts;
+what it holds is not released while somebody changes it.
 The order of `_launch` is the content of this file; what a run holds is found by the container's id alone, so releasing
 works the same for a run that this daemon did not start.
 """
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
 from swarmd.runtime import effective, etc_files, joining, launch, restart, spec
 from swarmd.runtime.announcer import Announcer
-from swarmd.runtime.attach import attach
+from swarmd.runtime.attach import Streams, attach
 from swarmd.runtime.cgroups.interface import Stats
 from swarmd.runtime.container_files import Place
 from swarmd.runtime.errors import Conflict, NotFound, RuntimeFault, StartError
+from swarmd.runtime.finishing import finished
 from swarmd.runtime.handles import Handles
 from swarmd.runtime.health_watch import HealthWatch
 from swarmd.runtime.inside import Inside
@@ -30,6 +34,7 @@ from swarmd.runtime.model import (
     ContainerConfig,
     ContainerState,
     Exit,
+    Health,
     HealthState,
     Limits,
     NetworkRequest,
@@ -44,8 +49,17 @@ _LOG = logging.getLogger(__name__)
 
 
 class Container:
-    def __init__(self, directory: Directory, record: Record, host: Host, find_peer: FindPeer) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        record: Record,
+        host: Host,
+        find_peer: FindPeer,
+        forget: "Callable[[Container], None]",
+    ) -> None:
+        """forget: called once it has been removed, or could not be made."""
         self.directory, self._host, self._find_peer = directory, host, find_peer
+        self._forget = functools.partial(forget, self)
         self._ledger = Ledger(directory, record)
         self._handles = Handles()
         self._announcer = Announcer(self._ledger, host)
@@ -55,8 +69,10 @@ class Container:
         self._health = HealthWatch(
             self._ledger, self._handles, self.inside, host.networks, self._announcer, self._unwanted
         )
-        self.held = False  # not to be removed at its end, as it is being restarted
+        self.restarts = 0  # asked for and under way: until they are over its end does not remove it
         self._changing = asyncio.Lock()  # one start, stop or remove at a time
+        self._releasing = asyncio.Lock()  # after the other: what a run holds is changed or released, by one at a time
+        self._times_started = 0  # by users, each of which brings a keeper of its own
         self._idle = asyncio.Event()  # no run is being followed
         self._idle.set()
 
@@ -87,13 +103,21 @@ class Container:
         return spec.Peer(self.state.pid, self.directory.path)
 
     async def make(self) -> None:
-        """Put it on the disk; whoever finds it before that waits for it."""
+        """Put it on the disk; whoever finds it before that waits for it. If not, there is nothing to find any more."""
         async with self._changing:
             try:
-                await asyncio.to_thread(self.directory.make, self.record)
+                await finished(asyncio.to_thread(self.directory.make, self.record))
             except BaseException:
-                self.removed = True
+                if self.directory.path.exists():  # whoever wanted it has gone
+                    await finished(asyncio.to_thread(self.directory.remove))
+                self._is_gone()
                 raise
+
+    def _is_gone(self) -> None:
+        self.removed = True
+        self.inside.waiting.shut()
+        self._forget()
+        self._announcer.publish("destroy")
 
     # Starting
 
@@ -106,6 +130,7 @@ class Container:
             self._unwanted.clear()
             self._ledger.observe(False, restart_count=0)  # what its policy did is over: the user starts it
             await self._launch()
+            self._times_started += 1
 
     async def _launch(self) -> None:
         self.directory.forget_run()
@@ -117,17 +142,25 @@ class Container:
             try:
                 run = await self._spawn()
             finally:
-                await asyncio.shield(syncing)
+                await finished(syncing)
+            self._handles.open(run)
+            while clients := self.inside.waiting.take():  # they came while it started
+                await self._hand_over(clients)
         except BaseException as error:
-            await asyncio.shield(self._abandon(error))
+            await finished(self._abandon(error))
             raise
-        self._handles.open(run)
+        # From here to its keeper nothing is awaited: one that runs is always followed.
         # Not saved: to `adopt`, a start that was begun and run.json say the same.
         self._ledger.note(True, phase=Phase.RUNNING, pid=run.pid, started=run.started, exit=None, restarting=False)
         self._announcer.publish("start")
-        for connection, streams in self.inside.waiting.take():  # they came while it started
-            with contextlib.suppress(Conflict):
-                await attach(self.directory.path, connection, streams)
+
+    async def _hand_over(self, clients: Sequence[tuple[socket.socket, Streams]]) -> None:
+        with contextlib.ExitStack() as left:
+            for connection, _ in clients:
+                left.enter_context(connection)
+            for connection, streams in clients:
+                with contextlib.suppress(Conflict):  # it has ended already
+                    await attach(self.directory.path, connection, streams)
 
     async def _spawn(self) -> Run:
         """Acquire what a run holds, and run it; what the caller finds acquired after an error it releases."""
@@ -155,7 +188,7 @@ class Container:
     async def _abandon(self, error: BaseException) -> None:
         """Release what a start that failed had acquired, and record why it failed."""
         self.inside.waiting.close()
-        await self._release()
+        await self._release_or_log()
         code = error.exit_code if isinstance(error, StartError) else 125
         ended = Exit(code=code, at=time.time_ns(), error=self._why_not(error))
         for network in self.state.networks:
@@ -196,7 +229,8 @@ class Container:
             if not run.pid and self.directory.exit() is None and not self.running:
                 # The daemon ended while this was starting: nobody was told of a start, so there is none.
                 if run.alive:
-                    os.kill(run.shim, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):  # it ends by itself
+                        os.kill(run.shim, signal.SIGKILL)
                 await self._abandon(StartError("start: swarmd ended before the program ran; start it again"))
             else:
                 if run.pid and not self.running:  # its start was not recorded any more
@@ -222,6 +256,7 @@ class Container:
         running: as it was when this was asked for; without, the first run is one that the policy adds, at once.
         """
         at_boot = not running
+        times_started = self._times_started
         pause = restart.FIRST_PAUSE if running else 0.0
         while True:
             if running:
@@ -236,7 +271,7 @@ class Container:
                 await asyncio.wait_for(self._unwanted.wait(), pause)
             pause = restart.next_pause(pause)
             async with self._changing:
-                if self.removed:
+                if self.removed or self._times_started > times_started:  # or it has another keeper by now
                     return
                 if self.running or not self._restart_wanted():
                     self._ledger.observe(False, restarting=False)
@@ -256,20 +291,35 @@ class Container:
         """Wait for the end of the run that is going on, release what it held, and report it."""
         async with asyncio.TaskGroup() as group:
             probe = effective.health(self.state.config, self._host.image_of(self.state)) if self.running else None
-            probing = group.create_task(self._health.run(probe)) if probe else None
+            probing = group.create_task(self._watch_health(probe)) if probe else None
             await self._handles.end()
             if probing:
                 probing.cancel()
         await self._conclude()
 
+    async def _watch_health(self, probe: Health) -> None:
+        try:
+            await self._health.run(probe)
+        except Exception:  # its end must be seen all the same
+            _LOG.exception("container %s is probed no more until it starts again", self.id)
+
     async def _conclude(self) -> None:
         """Release what a run that has ended held, and report how it ended."""
-        run, ended = self.directory.run() or BEFORE_THE_CRASH, self.directory.exit()
         try:
-            await self._release()
-        except (OSError, RuntimeFault) as error:
-            # The exit is known and others wait for it; removing the container releases again, and tells the user.
-            _LOG.error("container %s has ended, but holds on to the host: %s", self.id, error)
+            async with self._releasing:
+                ended = await self._record_end()
+        except Exception:
+            self._idle.set()  # others wait for it
+            raise
+        if ended.oom_killed:
+            self._announcer.publish("oom")
+        ran = max(0, ended.at - self.state.started) // 10**9
+        self._announcer.publish("die", exitCode=str(ended.code), execDuration=str(ran))
+        self._idle.set()
+
+    async def _record_end(self) -> Exit:
+        run, ended = self.directory.run() or BEFORE_THE_CRASH, self.directory.exit()
+        await self._release_or_log()
         phase = Phase.EXITED if ended else Phase.DEAD
         if ended is None and run.boot != files.boot_id():
             phase = Phase.EXITED
@@ -281,11 +331,15 @@ class Container:
             self._announcer.publish_network("disconnect", network)
         self._ledger.observe(True, phase=phase, pid=0, exit=ended, networks=(), ports=(), paused=False)
         self.directory.forget_run()
-        if ended.oom_killed:
-            self._announcer.publish("oom")
-        ran = max(0, ended.at - self.state.started) // 10**9
-        self._announcer.publish("die", exitCode=str(ended.code), execDuration=str(ran))
-        self._idle.set()
+        return ended
+
+    async def _release_or_log(self) -> None:
+        """How a run has ended is known then, and others wait for it."""
+        try:
+            await self._release()
+        except (OSError, RuntimeFault) as error:
+            # Removing the container releases again, and tells the user.
+            _LOG.error("container %s has ended, but holds on to the host: %s", self.id, error)
 
     async def _release(self) -> None:
         """Kill what is left and give back what a run held; in reverse, by id alone, and again without harm."""
@@ -298,6 +352,7 @@ class Container:
         """number: the signal to ask with, 0 for the configured one; timeout: seconds until SIGKILL, negative: never."""
         self._want(False)
         async with self._changing:
+            self._must_be()
             self._want(False)  # again: a start that was under way is over now
             if not self.running:
                 self._ledger.observe(False, restarting=False)
@@ -311,8 +366,7 @@ class Container:
                 await self._idle.wait()
             else:
                 self._handles.signal(asked)
-            if self.state.paused:
-                await self._thaw()  # else it would not hear
+            await self._thaw()  # else it would not hear
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), None if grace < 0 else grace)
             if not self._idle.is_set():
@@ -338,27 +392,43 @@ class Container:
             self._ledger.save(True, wanted)
 
     async def pause(self) -> None:
-        async with self._changing:
+        async with self._changing, self._releasing:
             self.inside.must_run()
+            if self._unwanted.is_set():  # frozen before they die they never would
+                raise Conflict(f"container {self.state.name} is being killed: start it again to pause it")
+            await finished(self._freeze())
+
+    async def _freeze(self) -> None:
+        try:
             await asyncio.to_thread(self._host.cgroups.load(self.id).freeze)
-            self._ledger.observe(False, paused=True)
-            self._announcer.publish("pause")
+        except TimeoutError as error:
+            raise Conflict(f"container {self.state.name} can't be paused: {error}") from None
+        self._ledger.observe(False, paused=True)
+        self._announcer.publish("pause")
 
     async def unpause(self) -> None:
         async with self._changing:
             if not self.state.paused:
                 raise Conflict(f"container {self.state.name} is not paused")
-            await self._thaw()
-            self._announcer.publish("unpause")
+            if await finished(self._thaw()):
+                self._announcer.publish("unpause")
 
-    async def _thaw(self) -> None:
-        with contextlib.suppress(NotFound):
-            await asyncio.to_thread(self._host.cgroups.load(self.id).thaw)
-        self._ledger.observe(False, paused=False)
+    async def _thaw(self) -> bool:
+        """False for one that has ended meanwhile."""
+        async with self._releasing:
+            if self.state.paused:
+                await asyncio.to_thread(self._host.cgroups.load(self.id).thaw)
+                self._ledger.observe(False, paused=False)
+                return True
+            return False
 
     async def _kill_all(self) -> None:
-        with contextlib.suppress(NotFound):
+        try:
             await asyncio.to_thread(self._host.cgroups.load(self.id).kill)
+        except NotFound:
+            return
+        except TimeoutError as error:
+            raise Conflict(f"container {self.state.name} can't be killed whole: {error}") from None
 
     async def wait(self) -> Exit:
         await self._idle.wait()
@@ -374,11 +444,12 @@ class Container:
             await self._end(force)  # again: a start may have been under way
             await self._idle.wait()
             self._want(False)
-            self.removed = True
-            self.inside.waiting.close()
-            await self._release()
-            await asyncio.to_thread(self.directory.remove)
-            self._announcer.publish("destroy")
+            await finished(self._give_up())
+
+    async def _give_up(self) -> None:
+        await self._release()
+        await asyncio.to_thread(self.directory.remove)
+        self._is_gone()  # in one step: whoever finds it before will hear of that
 
     async def _end(self, force: bool) -> None:
         if self._idle.is_set() and not self.state.restarting:
@@ -391,8 +462,11 @@ class Container:
 
     # Changing
 
-    async def rename(self, name: str) -> None:
-        async with self._changing:
+    async def rename(self, name: str, check: Callable[[str], None]) -> None:
+        """check: raises what is against the name."""
+        async with self._changing, self._releasing:
+            self._must_be()
+            check(name)  # now: until its turn came another may have taken it
             old = self.state.name
             if self.running:
                 self._host.networks.rename(self.id, name)
@@ -401,26 +475,32 @@ class Container:
 
     async def connect(self, request: NetworkRequest) -> None:
         """Add a network: at once where it runs, and at every start to come."""
-        async with self._changing:
+        async with self._changing, self._releasing:
             self._must_be()
-            networks = self._host.networks
-            config = joining.with_network(self.state.name, self.state.config, request, networks.inspect)
-            if self.running:
-                self._joined(await networks.connect(self.id, config.networks[-1], config), config)
-                self._announcer.publish_network("connect", self.state.networks[-1])
-            self._ledger.change(config=config)
+            await finished(self._connect(request))
+
+    async def _connect(self, request: NetworkRequest) -> None:
+        networks = self._host.networks
+        config = joining.with_network(self.state.name, self.state.config, request, networks.inspect)
+        if self.running:
+            self._joined(await networks.connect(self.id, config.networks[-1], config), config)
+            self._announcer.publish_network("connect", self.state.networks[-1])
+        self._ledger.change(config=config)
 
     async def disconnect(self, network: NetworkInfo) -> None:
-        async with self._changing:
+        async with self._changing, self._releasing:
             self._must_be()
-            networks = self._host.networks
-            config = joining.without_network(self.state.name, self.state.config, network, networks.inspect)
-            gone = [one for one in self.state.networks if one.id == network.id]
-            if self.running:
-                self._joined(await networks.disconnect(self.id, network.id, config), config)
-            self._ledger.change(config=config)
-            for one in gone:
-                self._announcer.publish_network("disconnect", one)
+            await finished(self._disconnect(network))
+
+    async def _disconnect(self, network: NetworkInfo) -> None:
+        networks = self._host.networks
+        config = joining.without_network(self.state.name, self.state.config, network, networks.inspect)
+        gone = [one for one in self.state.networks if one.id == network.id]
+        if self.running:
+            self._joined(await networks.disconnect(self.id, network.id, config), config)
+        self._ledger.change(config=config)
+        for one in gone:
+            self._announcer.publish_network("disconnect", one)
 
     def _joined(self, sandbox: Sandbox, config: ContainerConfig) -> None:
         """Say what networks it has now, to it too: its resolvers are addresses of its networks."""
@@ -435,18 +515,21 @@ class Container:
 
     async def update(self, limits: Limits, policy: str) -> None:
         """Set other limits, at once where it runs, and another restart policy."""
-        async with self._changing:
+        async with self._changing, self._releasing:
             self._must_be()
-            if self.running:
-                cgroup = self._host.cgroups.load(self.id)
-                try:
-                    await asyncio.to_thread(cgroup.update, limits)
-                except BaseException:
-                    await asyncio.to_thread(cgroup.update, self.state.config.limits)  # all of it or nothing
-                    raise
-            config = msgspec.structs.replace(self.state.config, limits=limits, restart=policy)
-            self._ledger.change(config=config)
-            self._announcer.publish("update")
+            await finished(self._update(limits, policy))
+
+    async def _update(self, limits: Limits, policy: str) -> None:
+        if self.running:
+            cgroup = self._host.cgroups.load(self.id)
+            try:
+                await asyncio.to_thread(cgroup.update, limits)
+            except BaseException:
+                await asyncio.to_thread(cgroup.update, self.state.config.limits)  # all of it or nothing
+                raise
+        config = msgspec.structs.replace(self.state.config, limits=limits, restart=policy)
+        self._ledger.change(config=config)
+        self._announcer.publish("update")
 
     def stats(self) -> Stats:
         """What its cgroup measures. Raises Conflict when it does not run."""

@@ -4,6 +4,8 @@ Invariant: this daemon never opens a path of a container's.
 """
 
 import asyncio
+import contextlib
+import io
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -14,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from swarmd.runtime.errors import Exhausted, Invalid, NotFound, ReadOnly, RuntimeFault, StartError
+from swarmd.runtime.errors import Conflict, Exhausted, Invalid, NotFound, ReadOnly, RuntimeFault, StartError
+from swarmd.runtime.finishing import finished
 from swarmd.runtime.model import BindMount, ContainerState
-from swarmd.runtime.spawner_client import Spawner, readable
+from swarmd.runtime.spawner_client import Asked, Spawner, readable
 
 _CHUNK = 1 << 18
 _ERRORS: dict[str, type[RuntimeFault]] = {
@@ -24,6 +27,7 @@ _ERRORS: dict[str, type[RuntimeFault]] = {
     "invalid": Invalid,
     "read-only": ReadOnly,
     "full": Exhausted,
+    "ended": Conflict,
 }
 
 
@@ -78,8 +82,13 @@ def _descriptors(place: Place, data: int) -> list[int]:
 
 
 async def asked(spawner: Spawner, request: dict[str, Any], fds: list[int]) -> None:
+    with spawner.asking(request, fds) as sent:
+        await _answered(sent)
+
+
+async def _answered(sent: Asked) -> None:
     try:
-        await spawner.ask(request, fds)
+        await sent.answer()
     except StartError as problem:
         kind = str(problem.answer.get("kind", ""))
         raise _ERRORS.get(kind, RuntimeFault)(str(problem)) from None
@@ -123,17 +132,17 @@ async def export_layers(spawner: Spawner, directory: Path, layers: Sequence[Path
 async def _reading(
     spawner: Spawner, request: dict[str, Any], place: Place | None, stat_first: bool = True
 ) -> AsyncGenerator[Found | bytes, None]:
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    try:
-        given = _descriptors(place, writer) if place else [writer]
-        asking = asyncio.create_task(asked(spawner, request, given))
-        await asyncio.sleep(0)  # the request is sent: the writer is the other process's alone from here
-        os.close(writer)
+    with contextlib.ExitStack() as held:
+        reader, writer = _pipe(held)
+        os.set_blocking(reader.fileno(), False)
+        # At once: until something is awaited the container's descriptor is what it was.
+        given = _descriptors(place, writer.fileno()) if place else [writer.fileno()]
+        sent = held.enter_context(spawner.asking(request, given))
+        writer.close()  # it is the other process's alone from here
         head = b""
         while True:
-            await readable(reader)
-            chunk = os.read(reader, _CHUNK)
+            await readable(reader.fileno())
+            chunk = os.read(reader.fileno(), _CHUNK)
             if not chunk:
                 break
             if stat_first:
@@ -145,37 +154,37 @@ async def _reading(
                 yield msgspec.convert(json.loads(line)["stat"], Found)
             if chunk:
                 yield chunk
-        await asking
-    finally:
-        os.close(reader)
-        asking.cancel()
+        await _answered(sent)
+
+
+def _pipe(held: contextlib.ExitStack) -> tuple[io.FileIO, io.FileIO]:
+    reader, writer = os.pipe()
+    return held.enter_context(io.FileIO(reader, "r")), held.enter_context(io.FileIO(writer, "w"))
 
 
 async def put(
     spawner: Spawner, place: Place, path: str, content: AsyncIterator[bytes], *, own: bool, keep_kinds: bool, user: str
 ) -> None:
-    """Unpack an archive into a directory. Raises NotFound, Invalid, ReadOnly, Exhausted.
+    """Unpack an archive into a directory; nothing of that goes on after. Raises NotFound, Invalid, ReadOnly, Exhausted.
 
     own: all of it is to belong to the container's user, if it has one; keep_kinds: a directory is not replaced by what
     is none, nor the other way.
     """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    request = _request(place, "put", path=path, keep_kinds=keep_kinds, user=user if own else "")
-    asking = asyncio.create_task(asked(spawner, request, _descriptors(place, reader)))
-    try:
-        await asyncio.sleep(0)
-        os.close(reader)
+    with contextlib.ExitStack() as held:
+        reader, writer = _pipe(held)
+        os.set_blocking(writer.fileno(), False)
+        request = _request(place, "put", path=path, keep_kinds=keep_kinds, user=user if own else "")
+        sent = held.enter_context(spawner.asking(request, _descriptors(place, reader.fileno())))
+        reader.close()
         try:
-            async for chunk in content:
-                await _write(writer, chunk)
-        except BrokenPipeError:
-            pass  # it says why in its answer
-        finally:
-            os.close(writer)
-        await asking
-    finally:
-        asking.cancel()
+            with writer, contextlib.suppress(BrokenPipeError):  # it says why in its answer
+                async for chunk in content:
+                    await _write(writer.fileno(), chunk)
+        except BaseException:
+            with contextlib.suppress(RuntimeFault):  # an archive that ends too early, as it must be told
+                await finished(_answered(sent))
+            raise
+        await finished(_answered(sent))
 
 
 async def _write(fd: int, data: bytes) -> None:

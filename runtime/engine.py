@@ -101,13 +101,9 @@ class Engine:
         # By its manifest: other platforms of the image may come later. What a build lends has none.
         image_id = image.variant.manifest.digest if image.variants else image.id
         state = ContainerState(id=id, name=name, config=config, image_id=image_id, phase=Phase.CREATED, created=now)
-        container = Container(Directory(self._root / id), Record(state=state), self._host, self._peer)
+        container = Container(Directory(self._root / id), Record(state=state), self._host, self._peer, self._forget)
         self._containers[id] = container  # first: from here on its name is taken, and its image in use
-        try:
-            await container.make()
-        except BaseException:
-            self._containers.pop(id, None)
-            raise
+        await container.make()
         self.publish("container", "create", id, container.attributes())
         return id
 
@@ -133,12 +129,12 @@ class Engine:
 
     async def restart(self, id: str, timeout: float | None = None, signal: int = 0) -> None:
         container = self._find(id)
-        container.held = True
+        container.restarts += 1
         try:
             await container.stop(timeout, signal)
             await self.start(container.id)
         finally:
-            container.held = False
+            container.restarts -= 1
         self.publish("container", "restart", container.id, container.attributes())
 
     async def pause(self, id: str) -> None:
@@ -153,7 +149,7 @@ class Engine:
         if name == container.state.name:
             raise Invalid(f"container {name} has this name already")
         self._check_name(name)
-        await container.rename(name)
+        await container.rename(name, self._check_name)
 
     async def connect(self, id: str, request: NetworkRequest) -> None:
         """Add a network to a container. Raises Conflict when it is on it already."""
@@ -202,8 +198,12 @@ class Engine:
 
     def changes(self, id: str) -> Sequence[Change]:
         """What it has changed of its image's files. Blocks: call it in a thread."""
-        place = self._find(id).place()
-        return changes(place.directory / "upper", place.layers)
+        container = self._find(id)
+        place = container.place()
+        found = changes(place.directory / "upper", place.layers)
+        if container.removed:
+            raise NotFound(f"container {container.state.name} has been removed")
+        return found
 
     async def commit(
         self,
@@ -246,8 +246,9 @@ class Engine:
         return await self._find(id).wait()
 
     async def remove(self, id: str, force: bool = False) -> None:
-        container = self._find(id)
-        await container.remove(force)
+        await self._find(id).remove(force)
+
+    def _forget(self, container: Container) -> None:
         self._execs.forget(container.id)
         self._containers.pop(container.id, None)
 
@@ -315,8 +316,19 @@ class Engine:
         made = self._execs.get(id)
         container = self._find(made.container)
         container.inside.check_exec(made)
-        await container.inside.exec_start(made, connection() if connection else None, size)
-        self._keep_task(container.inside.exec_keep(made))
+        try:
+            given = connection() if connection else None
+        except BaseException:
+            made.started = False  # its client has left: another may start it
+            raise
+        await container.inside.exec_start(made, given, size)
+        self._keep_task(self._keep_exec(container, made))
+
+    async def _keep_exec(self, container: Container, made: Exec) -> None:
+        try:
+            await container.inside.exec_keep(made)
+        except Exception:  # as with containers
+            _LOG.exception("exec %s is no longer followed", made.id)
 
     def exec_inspect(self, id: str) -> Exec:
         return self._execs.get(id)
@@ -361,8 +373,10 @@ class Engine:
         ref = ref.removeprefix("/")
         if found := self._containers.get(ref):
             return found
-        named = [c for c in self._containers.values() if c.state.name == ref]
-        matching = named or [c for id, c in self._containers.items() if ref and id.startswith(ref)]
+        containers = list(self._containers.values())  # a copy: some ask in threads
+        matching = [c for c in containers if c.state.name == ref] or [
+            c for c in containers if ref and c.id.startswith(ref)
+        ]
         if len(matching) != 1:
             problem = f"{len(matching)} containers' ids begin with {ref}" if matching else f"no such container: {ref}"
             raise NotFound(problem)
@@ -414,7 +428,7 @@ class Engine:
             # One container's trouble must not take the others' keepers with it.
             _LOG.exception("container %s is no longer followed; it is adopted when swarmd starts again", container.id)
             return
-        if container.state.config.auto_remove and not container.removed and not container.held:
+        if container.state.config.auto_remove and not container.removed and not container.restarts:
             with contextlib.suppress(NotFound, Conflict):  # started again: its end will come
                 await self.remove(container.id)
 
@@ -423,7 +437,7 @@ class Engine:
         make_root(self._root)
         to_keep = []
         for directory, record in load_all(self._root):
-            container = Container(directory, record, self._host, self._peer)
+            container = Container(directory, record, self._host, self._peer, self._forget)
             self._containers[container.id] = container
             if await container.adopt() or (container.state.config.auto_remove and container.state.exit):
                 to_keep.append(container)

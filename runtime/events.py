@@ -6,6 +6,7 @@ synced, so a crash of the host may lose some.
 
 import asyncio
 import contextlib
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,7 +22,7 @@ _HISTORY = 1000
 class Events:
     def __init__(self, file: Path) -> None:
         """file: where the latest are kept, a line of JSON each; its directory is there."""
-        self._listeners: set[asyncio.Queue[Event]] = set()
+        self._listeners: weakref.WeakSet[asyncio.Queue[Event]] = weakref.WeakSet()  # gone with who reads them
         self._history: deque[Event] = deque(maxlen=_HISTORY)
         self._file = file
         self._lines = 0
@@ -34,7 +35,7 @@ class Events:
     def publish(self, event: Event) -> None:
         self._history.append(event)
         self._keep(event)
-        for queue in self._listeners:
+        for queue in list(self._listeners):
             if queue.full():
                 queue.get_nowait()
             queue.put_nowait(event)
@@ -58,7 +59,7 @@ class Events:
             while True:
                 yield await queue.get()
         finally:
-            self._listeners.discard(queue)
+            self._listeners.discard(queue)  # at once
 
     def _keep(self, event: Event) -> None:
         with contextlib.suppress(OSError):  # a full disk must not stop a container

@@ -78,7 +78,10 @@ class Execution:
     def _look(self) -> None:
         if self._answer is None and self._control.fileno() >= 0:
             with contextlib.suppress(BlockingIOError):
-                data = self._control.recv(65536)
+                try:
+                    data = self._control.recv(65536)
+                except ConnectionResetError:  # it ended without reading all that it was told; what it said comes now
+                    data = self._control.recv(65536)
                 self._answer = json.loads(data) if data else {"exit_code": 137}  # its helper was killed, and so was it
 
 

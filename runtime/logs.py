@@ -93,6 +93,8 @@ async def read(
 def _changes(directory: Path, stack: contextlib.ExitStack) -> Changes | None:
     try:
         changes = Changes(directory)
+    except FileNotFoundError:
+        return None  # removed meanwhile: there is nothing to follow
     except OSError as error:
         _LOG.warning(
             "followers of %s look for new lines every %s s, as it can't be watched: %s", directory, _POLL, error

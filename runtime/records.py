@@ -123,7 +123,10 @@ class Directory:
     def remove(self) -> None:
         gone = self.path.with_name(f".gone-{self.path.name}")
         self.path.rename(gone)
-        shutil.rmtree(gone)
+        try:
+            shutil.rmtree(gone)
+        except OSError as error:
+            _LOG.error("what is left of a removed container is removed when swarmd starts again: %s", error)
 
 
 class Ledger:

@@ -6,12 +6,13 @@ the conversation.
 
 import array
 import asyncio
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +59,21 @@ class Spawner:
 
     async def ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         """Send a request and return its one answer. Raises StartError for one that says why not."""
+        with self.asking(request, fds) as asked:
+            return await asked.answer()
+
+    @contextlib.contextmanager
+    def asking(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> Iterator["Asked"]:
+        """Send a request, at once: the descriptors are the caller's to close then."""
         reader, writer = os.pipe()
         try:
             try:
                 self.send(request, [*fds, writer])
             finally:
                 os.close(writer)
-            data = await read_to_end(reader)
+            yield Asked(str(request["op"]), reader)
         finally:
             os.close(reader)
-        if not data:
-            raise StartError(f"{request['op']}: the process that served it was killed")
-        answer: dict[str, Any] = json.loads(data)
-        if "error" in answer:
-            raise StartError(answer["error"], answer["exit_code"], answer)
-        return answer
 
     def send(self, request: Mapping[str, Any], fds: Sequence[int]) -> None:
         """Send a request whose answer comes through the last of fds; they stay the caller's."""
@@ -89,6 +90,23 @@ class Spawner:
                     raise
                 self.close()
                 self.start()
+
+
+class Asked:
+    """A request that has been sent."""
+
+    def __init__(self, op: str, reader: int) -> None:
+        self._op, self._reader = op, reader
+
+    async def answer(self) -> dict[str, Any]:
+        """Raises StartError for one that says why not."""
+        data = await read_to_end(self._reader)
+        if not data:
+            raise StartError(f"{self._op}: the process that served it was killed")
+        answer: dict[str, Any] = json.loads(data)
+        if "error" in answer:
+            raise StartError(answer["error"], answer["exit_code"], answer)
+        return answer
 
 
 async def readable(fd: int) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -16,13 +16,13 @@ from swarmd.agent.api.container_json import inspected
 from swarmd.agent.api.container_list import FILTERS, selected
 from swarmd.agent.api.fields import Fields, body
 from swarmd.agent.api.images import platform
-from swarmd.agent.api.interface import services
+from swarmd.agent.api.interface import Engine, services
 from swarmd.agent.api.streams import MULTIPLEXED, RAW, answer, details_of, frame, json_line, respond, stamp
 from swarmd.proto.errors import Invalid
 from swarmd.runtime.checks import warnings
 from swarmd.runtime.errors import Conflict, NotFound
 from swarmd.runtime.logs import Selection
-from swarmd.runtime.model import ContainerState, Exit, LogEntry, Phase
+from swarmd.runtime.model import ContainerState, Event, Exit, LogEntry, Phase
 
 
 async def create(request: web.Request) -> web.Response:
@@ -46,7 +46,12 @@ async def start(request: web.Request) -> web.Response:
     state = _state(request)
     if state.phase is Phase.RUNNING:
         return web.Response(status=304)
-    await services(request).engine.start(state.id)
+    try:
+        await services(request).engine.start(state.id)
+    except Conflict:
+        if _state(request).phase is Phase.RUNNING:  # another was faster
+            return web.Response(status=304)
+        raise
     return web.Response(status=204)
 
 
@@ -137,8 +142,8 @@ async def prune(request: web.Request) -> web.Response:
         kept = any(FILTERS["label"](engine, state, text) for text in excluded)
         if not idle or kept or (until is not None and state.created >= until):
             continue
-        written, _ = await asyncio.to_thread(engine.sizes, state.id)
         with contextlib.suppress(Conflict, NotFound):  # started or removed meanwhile
+            written, _ = await asyncio.to_thread(engine.sizes, state.id)
             await engine.remove(state.id)
             removed.append(state.id)
             freed += written
@@ -150,13 +155,11 @@ async def wait(request: web.Request) -> web.StreamResponse:
     condition = request.query.get("condition") or "not-running"
     if condition not in _WAITS:
         raise Invalid(f"condition {condition} is unknown: use {', '.join(_WAITS)}")
-    state = _state(request)
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    async with asyncio.TaskGroup() as group:
-        ended = group.create_task(_WAITS[condition](request, state))
-        await asyncio.sleep(0)  # it listens before the client hears that it does
+    # It listens from here on: nothing is missed between this look at it and the answer's headers.
+    with contextlib.closing(_WAITS[condition](request, _state(request))) as waiting:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        end = await ended
+        end = await waiting
     shown: dict[str, Any] = {"StatusCode": end.code}
     if end.error:
         shown["Error"] = {"Message": end.error}
@@ -165,33 +168,43 @@ async def wait(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _not_running(request: web.Request, state: ContainerState) -> Exit:
-    if state.phase is Phase.RUNNING:
-        return await services(request).engine.wait(state.id)
+def _not_running(request: web.Request, state: ContainerState) -> Coroutine[None, None, Exit]:
+    return _next_exit(request, state) if state.phase is Phase.RUNNING else _ended(state)
+
+
+async def _ended(state: ContainerState) -> Exit:
     return state.exit or Exit(code=0, at=0)
 
 
-async def _next_exit(request: web.Request, state: ContainerState) -> Exit:
-    """From the event: with --rm the container may be gone by the time that one asks."""
-    async with aclosing(cast("Any", services(request).engine.events())) as stream:
-        async for event in stream:
-            if event.id == state.id and event.action == "die":
-                return Exit(code=int(event.attributes["exitCode"]), at=event.at)
-            if event.id == state.id and event.action == "destroy":
-                return state.exit or Exit(code=0, at=event.at)
-    raise AssertionError("events do not end")
+def _next_exit(request: web.Request, state: ContainerState) -> Coroutine[None, None, Exit]:
+    return _heard(request, services(request).engine.events(), state, "die")
 
 
-async def _removed(request: web.Request, state: ContainerState) -> Exit:
-    """How it ended last, or 0 when it was never started."""
-    end = state.exit or Exit(code=0, at=0)
-    async with aclosing(cast("Any", services(request).engine.events())) as stream:
+def _removed(request: web.Request, state: ContainerState) -> Coroutine[None, None, Exit]:
+    return _heard(request, services(request).engine.events(), state, "destroy")
+
+
+async def _heard(request: web.Request, events: AsyncIterator[Event], state: ContainerState, action: str) -> Exit:
+    """How it ended last, when that action is heard of or its removal: with --rm it may be gone by then."""
+    end = await _ended(state)
+    async with aclosing(cast("Any", events)) as stream:
         async for event in stream:
-            if event.id == state.id and event.action == "die":
-                end = Exit(code=int(event.attributes["exitCode"]), at=event.at)
-            if event.id == state.id and event.action == "destroy":
+            if request.transport is None:
+                raise ConnectionResetError("the client has left")
+            if event.id != state.id:
+                continue
+            if event.action == "die":
+                end = _exit_of(services(request).engine, event)
+            if event.action in (action, "destroy"):
                 break
     return end
+
+
+def _exit_of(engine: Engine, event: Event) -> Exit:
+    with contextlib.suppress(NotFound):
+        if end := engine.inspect(event.id).exit:
+            return end
+    return Exit(code=int(event.attributes["exitCode"]), at=event.at)
 
 
 _WAITS = {"not-running": _not_running, "next-exit": _next_exit, "removed": _removed}

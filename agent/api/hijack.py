@@ -33,8 +33,13 @@ def _take_over(request: web.Request, content_type: str) -> socket.socket:
     transport.pause_reading()
     connection = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
     connection.setblocking(False)
-    connection.send(_headers(request, content_type))  # the first bytes of an answer: there is room for them
-    transport.abort()  # closes its own descriptor only
+    try:
+        connection.send(_headers(request, content_type))  # the first bytes of an answer: there is room for them
+    except OSError:
+        connection.close()
+        raise ConnectionResetError("the client has left") from None
+    finally:
+        transport.abort()  # closes its own descriptor only
     return connection
 
 

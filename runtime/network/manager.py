@@ -22,6 +22,7 @@ import msgspec
 from swarmd.runtime import joining
 from swarmd.runtime.effective import host_names
 from swarmd.runtime.errors import Conflict, Exhausted, Invalid, NotFound, RuntimeFault
+from swarmd.runtime.finishing import finished
 from swarmd.runtime.model import ContainerConfig, NetworkRequest, NetworkState, PortMapping
 from swarmd.runtime.network import overlay, ruleset
 from swarmd.runtime.network.dns import DnsServer, host_resolvers
@@ -211,7 +212,7 @@ class NetworkManager:
             await self._set_virtual_addresses([record])
         except BaseException:
             self._records.pop(container_id, None)
-            await asyncio.shield(self._undo(record))
+            await finished(self._undo(record))
             raise
         self._refill.set()
         return self._sandbox(record, config)
@@ -292,7 +293,7 @@ class NetworkManager:
     async def release(self, container_id: str) -> None:
         """Give back all that the container holds; nothing happens if it holds nothing."""
         if record := self._records.pop(container_id, None):
-            await asyncio.shield(self._undo(record))
+            await finished(self._undo(record))
 
     async def connect(self, container_id: str, request: NetworkRequest, config: ContainerConfig) -> Sandbox:
         """Add a network to a container that runs, whose configuration is then config."""
@@ -307,7 +308,7 @@ class NetworkManager:
             await self._kernel.run(self._wiring.connect, before, after, path)
         except BaseException:
             self._records[container_id] = before
-            await asyncio.shield(self._take_away(after, before))
+            await finished(self._take_away(after, before))
             raise
         return self._sandbox(after, config)
 
@@ -317,7 +318,7 @@ class NetworkManager:
         kept = tuple(a for a in before.attachments if a.network_id != network_id)
         after = msgspec.structs.replace(before, attachments=kept)
         self._records[container_id] = after
-        await asyncio.shield(self._take_away(before, after))
+        await finished(self._take_away(before, after))
         return self._sandbox(after, config)
 
     async def _take_away(self, before: Record, after: Record) -> None:

@@ -86,7 +86,10 @@ def _enter(request: dict[str, Any], pidfd: list[int]) -> int:
     """Return a descriptor of the container's root."""
     if pidfd and request["action"] != "export":
         linux: dict[str, Any] = request["linux"]
-        syscalls.setns(pidfd[0], syscalls.CLONE_NEWNS, "mount namespace")
+        try:
+            syscalls.setns(pidfd[0], syscalls.CLONE_NEWNS, "mount namespace")
+        except ProcessLookupError:
+            raise Refused(f"container {request['name']} has just ended: ask again", "ended") from None
         if namespaces.user_path(linux):
             namespaces.enter_user(pidfd[0])
         return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

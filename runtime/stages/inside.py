@@ -8,7 +8,7 @@ _MOST_LINKS = 40  # as the kernel has it
 
 
 class Refused(Exception):
-    """kind: missing, read-only, full, invalid or failed."""
+    """kind: missing, read-only, full, invalid, ended or failed."""
 
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)

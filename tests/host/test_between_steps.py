@@ -1,0 +1,221 @@
+"""What comes between two steps of something that is done to a container: each step is held until the other was there."""
+
+import asyncio
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarmd.runtime import launch
+from swarmd.runtime.attach import Streams
+from swarmd.runtime.errors import Conflict, NotFound
+from swarmd.runtime.exec import Command
+from swarmd.runtime.health_watch import HealthWatch
+from swarmd.runtime.model import ContainerConfig, Health, Phase
+from swarmd.runtime.records import Directory
+from tests.host.attached import ALL, Attached, run_exec
+from tests.host.engine_host import Host, until
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and cgroups")]
+
+
+class Held:
+    """Holds a function until `go_on` is set, in a thread or in the loop; `reached`: it was called."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, owner: Any, name: str, *, after: bool = False) -> None:
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        held = getattr(owner, name)
+
+        def in_thread(*given: Any, **options: Any) -> Any:
+            self.reached.set()
+            assert self.go_on.wait(20)
+            return held(*given, **options)
+
+        async def in_loop(*given: Any, **options: Any) -> Any:
+            found = await held(*given, **options) if after else None
+            self.reached.set()
+            await until(f"{name} may go on", self.go_on.is_set, 20)
+            return found if after else await held(*given, **options)
+
+        patch.setattr(owner, name, in_loop if asyncio.iscoroutinefunction(held) else in_thread)
+
+
+async def is_reached(held: Held) -> None:
+    await until("the step is reached", held.reached.is_set)
+
+
+async def test_what_an_exec_was_told_and_did_not_read_harms_nobody(host: Host) -> None:
+    id = await host.start("sleep", "1000")
+    with await run_exec(host.engine, id, "sleep", "1000", tty=True) as client:
+        made = host.engine.exec_inspect(client.exec)  # type: ignore[attr-defined]
+        status = Path(f"/proc/{made.pid}/status").read_text()
+        helper = int(status.partition("PPid:")[2].split()[0])
+        os.kill(helper, signal.SIGSTOP)
+        host.engine.exec_resize(made.id, 10, 20)
+        os.kill(helper, signal.SIGKILL)
+        assert await until("its end", lambda: made.exit_code) == 137
+    assert (await host.engine.exec(id, ["true"])).exit_code == 0
+    await host.engine.kill(id)
+    assert (await asyncio.wait_for(host.engine.wait(id), 20)).code == 137
+
+
+async def test_an_end_in_the_middle_of_a_pause(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = await host.start("sleep", "1000")
+    group = type(host.engine._host.cgroups.load(id))
+    held = Held(monkeypatch, group, "freeze")
+    pausing = asyncio.create_task(host.engine.pause(id))
+    await is_reached(held)
+    os.kill(host.engine.inspect(id).pid, signal.SIGKILL)
+    waiting = asyncio.create_task(host.engine.wait(id))
+    await until("its end", lambda: host.engine._find(id)._handles.has_ended())
+    held.go_on.set()
+    await asyncio.wait({pausing})
+    await asyncio.wait_for(waiting, 20)
+    assert not host.engine.inspect(id).paused
+    await host.engine.start(id)
+    assert (await host.engine.exec(id, ["true"])).exit_code == 0
+
+
+async def test_one_that_is_being_killed_is_not_paused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = await host.start("sleep", "1000")
+    held = Held(monkeypatch, type(host.engine._host.cgroups.load(id)), "kill")
+    killing = asyncio.create_task(host.engine.kill(id))
+    await is_reached(held)
+    with pytest.raises(Conflict, match="is being killed"):
+        await host.engine.pause(id)
+    held.go_on.set()
+    await killing
+    assert (await asyncio.wait_for(host.engine.wait(id), 20)).code == 137
+
+
+async def test_a_name_taken_while_the_rename_waited(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = await host.make("sleep", "1000", name="one")
+    held = Held(monkeypatch, launch, "prepare")
+    starting = asyncio.create_task(host.engine.start(one))
+    await is_reached(held)
+    renaming = asyncio.create_task(host.engine.rename(one, "two"))
+    await asyncio.sleep(0)  # it has looked, and waits for the start
+    await host.make("true", name="two")
+    held.go_on.set()
+    await starting
+    with pytest.raises(Conflict, match="two is taken"):
+        await renaming
+
+
+@pytest.mark.parametrize("who", ["a client", "a stop", "a rename", "a wait for its removal"])
+async def test_what_comes_while_it_is_removed_ends(host: Host, monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+    id = await host.make("sleep", "1000", name="one")
+    held = Held(monkeypatch, Directory, "remove")
+    removing = asyncio.create_task(host.engine.remove(id))
+    await is_reached(held)
+    client = Attached()
+    with client:
+        if who == "a client":
+            await host.engine.attach(id, lambda: client.theirs, Streams(stdout=True))
+            coming: asyncio.Task[Any] = asyncio.create_task(client.end())
+        else:
+            client.theirs.close()
+            coming = asyncio.create_task(
+                host.engine.stop(id)
+                if who == "a stop"
+                else host.engine.rename(id, "two")
+                if who == "a rename"
+                else _destroyed(host, id)
+            )
+            await asyncio.sleep(0)
+        if who == "a wait for its removal":
+            removing.cancel()  # who asked for it leaves
+        held.go_on.set()
+        await asyncio.wait({removing, coming}, timeout=20)
+        assert coming.done() and removing.done()
+        assert host.engine.list() == []
+        if who in ("a stop", "a rename"):
+            assert isinstance(coming.exception(), NotFound)
+        else:
+            await coming
+
+
+async def _destroyed(host: Host, id: str) -> None:
+    async for event in host.engine.events():
+        if event.id == id and event.action == "destroy":
+            return
+
+
+async def test_one_whose_maker_left_is_not_there(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch, Directory, "make")
+    config = ContainerConfig(image="busybox", command=("true",), network_mode="none")
+    making = asyncio.create_task(host.engine.create(config, "one"))
+    await is_reached(held)
+    gone = asyncio.create_task(_destroyed(host, host.engine.inspect("one").id))
+    await asyncio.sleep(0)
+    making.cancel()
+    held.go_on.set()
+    await asyncio.wait_for(gone, 20)
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    assert host.engine.list() == [] and not [*(host.root / "data/containers").iterdir()]
+
+
+async def test_a_start_whose_asker_leaves_when_the_program_runs_already(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = await host.make("sleep", "1000")
+    held = Held(monkeypatch, host.engine._host.spawner, "ask", after=True)
+    starting = asyncio.create_task(host.engine.start(id))
+    await is_reached(held)
+    handing = Held(monkeypatch, __import__("swarmd.runtime.container").runtime.container, "attach")
+    with Attached() as client:
+        await host.engine.attach(id, lambda: client.theirs, ALL)  # it does not run yet, and has taken its clients
+        held.go_on.set()
+        await is_reached(handing)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        await client.end()
+    state = host.engine.inspect(id)
+    assert state.phase is Phase.EXITED and not list(host.engine._host.cgroups.list())
+    monkeypatch.undo()
+    await host.engine.start(id)
+    await asyncio.wait_for(host.engine.stop(id), 20)
+
+
+async def test_a_start_that_fails_and_can_not_be_released_ends(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = await host.make("not-there")
+
+    async def refuse(*given: object) -> None:
+        raise TimeoutError("a process stays")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "release", refuse)
+        with pytest.raises(Exception, match="not found"):
+            await host.engine.start(id)
+        assert (await asyncio.wait_for(host.engine.wait(id), 20)).code == 127
+        with pytest.raises(TimeoutError):  # told to whoever removes it, who may try again
+            await host.engine.remove(id)
+    await host.engine.remove(id)
+
+
+async def test_a_probe_that_breaks_hides_no_end(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*given: object) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(HealthWatch, "run", broken)
+    id = await host.start("sleep", "1000", health=Health(test=("CMD", "true")))
+    await host.engine.kill(id)
+    assert (await asyncio.wait_for(host.engine.wait(id), 20)).code == 137
+
+
+async def test_files_of_one_that_ends_before_they_are_reached(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = await host.start("sleep", "1000")
+    held = Held(monkeypatch, launch, "release")
+    os.kill(host.engine.inspect(id).pid, signal.SIGKILL)
+    await is_reached(held)
+    # Its descriptor is closed by now; one that was opened before goes to the process that reads.
+    with pytest.raises((Conflict, NotFound)):
+        made = host.engine.exec_create(id, Command(command=("true",)), Streams())
+        await host.engine.exec_start(made)
+    held.go_on.set()
+    assert (await asyncio.wait_for(host.engine.wait(id), 20)).code == 137

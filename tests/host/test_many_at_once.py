@@ -1,0 +1,104 @@
+"""Many things done to the same containers at once: whatever comes between two steps of one of them, all of it ends."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from swarmd.runtime.engine import Engine, EngineConfig
+from tests.host.engine_host import add_image, leftovers, remove_parents, rootfs_tar, until
+from tests.host.leavings import taken_away
+from tests.host.many import Crowd
+from tests.host.many_clients import Clients, Gone
+from tests.run import RUN
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and cgroups")]
+PARENT = f"st-many-{RUN}"
+SEEDS = [int(seed) for seed in os.environ.get("SWARMD_CROWD_SEEDS", "1 2").split()]
+SECONDS = float(os.environ.get("SWARMD_CROWD_SECONDS", "5"))
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    with taken_away():
+        async with Engine.open(EngineConfig(tmp_path / "data", tmp_path / "run", PARENT)) as engine:
+            await add_image(engine.images)
+            await engine.networks.create("mine", subnet="10.77.0.0/24")
+            yield engine
+        await until("nothing is left", lambda: not leftovers(tmp_path, PARENT))
+    remove_parents(PARENT)
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_a_crowd_at_one_engine(engine: Engine, seed: int) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    await Crowd(engine, seed).act(SECONDS)
+    await until("no more open files than before", lambda: len(os.listdir("/proc/self/fd")) <= before + 3)
+
+
+class Daemon:
+    def __init__(self, root: Path) -> None:
+        self._root, self.socket = root, Path(f"/tmp/swarmd-test-{RUN}-many.sock")
+        self.start()
+
+    def start(self) -> None:
+        with (self._root / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "swarmd.agent.main", "--cgroup-parent", PARENT),
+                    *("--data-root", str(self._root / "data"), "--run-root", str(self._root / "run")),
+                    *("-H", f"unix://{self.socket}"),
+                ],
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(20)
+        self.start()
+
+    def log(self) -> str:
+        return (self._root / "log").read_text()
+
+    def open_files(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+
+@pytest.mark.parametrize(("seed", "killed"), [(seed, bool(seed % 2)) for seed in SEEDS])
+async def test_a_crowd_of_clients(tmp_path: Path, seed: int, killed: bool) -> None:
+    with taken_away():
+        daemon = Daemon(tmp_path)
+        clients = Clients(daemon.socket, seed, daemon.kill if killed else None)
+        try:
+            await answers(clients)
+            await clients.said("POST", "/images/create?fromSrc=-&repo=busybox", rootfs_tar())
+            await clients.said("POST", "/networks/create", {"Name": "mine"})
+            before = daemon.open_files()
+            await clients.act(SECONDS)
+            if not killed:
+                await until("no more open files than before", lambda: daemon.open_files() <= before + 3)
+        finally:
+            daemon.process.terminate()
+            daemon.process.wait(20)
+        assert "Traceback" not in daemon.log(), daemon.log()
+        await until("nothing is left", lambda: not leftovers(tmp_path, PARENT))
+    remove_parents(PARENT)
+
+
+async def answers(clients: Clients) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            assert (await clients.ask("GET", "/_ping"))[0] == 200
+            return
+        except Gone:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
