@@ -72,6 +72,7 @@ class Container:
         self.restarts = 0  # asked for and under way: until they are over its end does not remove it
         self._changing = asyncio.Lock()  # one start, stop or remove at a time
         self._releasing = asyncio.Lock()  # after the other: what a run holds is changed or released, by one at a time
+        self._runs = 0  # that this daemon has started
         self._times_started = 0  # by users, each of which brings a keeper of its own
         self._idle = asyncio.Event()  # no run is being followed
         self._idle.set()
@@ -135,6 +136,7 @@ class Container:
     async def _launch(self) -> None:
         self.directory.forget_run()
         self._idle.clear()
+        self._runs += 1
         # What a host that goes down must not forget of a start is put on its disk while the start goes on.
         self._ledger.begin()
         syncing = asyncio.create_task(asyncio.to_thread(self.directory.save, self.record, True))
@@ -357,23 +359,29 @@ class Container:
             if not self.running:
                 self._ledger.observe(False, restarting=False)
                 return
-            image = self._host.image_of(self.state)
-            grace = self.state.config.stop_timeout if timeout is None else timeout
-            asked = number or effective.stop_signal(self.state.config, image)
+            run = self._runs
+            asked = number or effective.stop_signal(self.state.config, self._host.image_of(self.state))
             self._announcer.publish("kill", signal=str(int(asked)))
             if asked == signal.SIGKILL:
                 await self._kill_all()
-                await self._idle.wait()
             else:
                 self._handles.signal(asked)
             await self._thaw()  # else it would not hear
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), None if grace < 0 else grace)
-            if not self._idle.is_set():
-                self._announcer.publish("kill", signal=str(int(signal.SIGKILL)))
-                await self._kill_all()
-                await self._idle.wait()
-            self._announcer.publish("stop")
+        # Others have their turn meanwhile: how long this takes is up to the user and to the program.
+        grace = self.state.config.stop_timeout if timeout is None else timeout
+        if asked != signal.SIGKILL and not await self._is_over(run, None if grace < 0 else grace):
+            self._announcer.publish("kill", signal=str(int(signal.SIGKILL)))
+            await self._kill_all()
+        await self._is_over(run, None)
+        self._announcer.publish("stop")
+
+    async def _is_over(self, run: int, seconds: float | None) -> bool:
+        """Wait for the end of that run, not of one after it; False if it does not come in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                if self._runs == run:
+                    await self._idle.wait()
+        return self._runs != run or self._idle.is_set()
 
     async def kill(self, number: int) -> None:
         if not self.running:
@@ -395,7 +403,7 @@ class Container:
         async with self._changing, self._releasing:
             self.inside.must_run()
             if self._unwanted.is_set():  # frozen before they die they never would
-                raise Conflict(f"container {self.state.name} is being killed: start it again to pause it")
+                raise Conflict(f"container {self.state.name} is being stopped: start it again to pause it")
             await finished(self._freeze())
 
     async def _freeze(self) -> None:
@@ -423,12 +431,17 @@ class Container:
             return False
 
     async def _kill_all(self) -> None:
-        try:
-            await asyncio.to_thread(self._host.cgroups.load(self.id).kill)
-        except NotFound:
-            return
-        except TimeoutError as error:
-            raise Conflict(f"container {self.state.name} can't be killed whole: {error}") from None
+        """All of this run; should it end before its turn comes, not the next one."""
+        run = self._runs
+        async with self._releasing:
+            if self._runs != run or self._idle.is_set():
+                return
+            try:
+                await finished(asyncio.to_thread(self._host.cgroups.load(self.id).kill))
+            except NotFound:
+                return
+            except TimeoutError as error:
+                raise Conflict(f"container {self.state.name} can't be killed whole: {error}") from None
 
     async def wait(self) -> Exit:
         await self._idle.wait()

@@ -293,9 +293,10 @@ async def _exec_alone(crowd: Crowd, choices: random.Random, name: str) -> None:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     with ours:
-        await crowd.engine.exec_start(made, lambda: theirs) if choices.random() < 0.6 else await crowd.engine.exec_start(
-            made
-        )
+        attached = choices.random() < 0.6
+        await crowd.engine.exec_start(made, (lambda: theirs) if attached else None)
+        if not attached:
+            theirs.close()
         for _ in range(choices.randrange(4)):
             await asyncio.sleep(choices.random() * 0.1)
             crowd.engine.exec_resize(made, 20, 30)

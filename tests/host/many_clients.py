@@ -5,18 +5,15 @@ What must hold: each request is answered in time, never with an internal error, 
 
 import asyncio
 import contextlib
-import http.client
 import io
 import json
 import os
 import random
 import signal
-import socket
 import tarfile
 import time
-import urllib.parse
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +29,7 @@ COMMANDS = (
     ["not-there"],
 )
 POLICIES = ({"Name": "no"}, {"Name": "always"}, {"Name": "on-failure", "MaximumRetryCount": 2})
+CLOSE = "Connection: close\r\n"
 UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
 
 
@@ -48,7 +46,6 @@ class Clients:
         self.done: deque[str] = deque(maxlen=400)
         self._waiting: list[tuple[str, asyncio.Task[Any]]] = []
         self._began = time.monotonic()
-        self.kills = 0
 
     async def act(self, seconds: float) -> None:
         async with asyncio.TaskGroup() as group:
@@ -56,11 +53,11 @@ class Clients:
                 group.create_task(self._actor(number, time.monotonic() + seconds))
             if self._kill:
                 await asyncio.sleep(seconds / 2)
-                self.kills += 1
                 await asyncio.to_thread(self._kill)
         await self._settle()
         for one in json.loads((await self.ask("GET", "/containers/json?all=1"))[1]):
-            await self._bounded(f"the last removal of {one['Names']}", self.said("DELETE", f"/containers/{one['Id']}?force=1"))
+            removal = self.said("DELETE", f"/containers/{one['Id']}?force=1")
+            await self._bounded(f"the last removal of {one['Names']}", removal)
         for what, task in self._waiting:
             await self._bounded(f"{what}, after all are gone,", task)
         left = json.loads((await self.ask("GET", "/containers/json?all=1"))[1])
@@ -85,7 +82,7 @@ class Clients:
             await asyncio.sleep(choices.random() * 0.03)
 
     async def _bounded(self, what: str, doing: Awaitable[Any], actor: int = -1) -> None:
-        begun, kills = time.monotonic() - self._began, self.kills
+        begun = time.monotonic() - self._began
         said: object = ""
         try:
             async with asyncio.timeout(BOUND):
@@ -158,7 +155,7 @@ class Clients:
             raise Gone(str(error)) from None
         try:
             head = f"{method} {path} HTTP/1.1\r\nHost: d\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n"
-            writer.write(f"{head}{headers or 'Connection: close'.__add__(chr(13) + chr(10))}\r\n".encode() + data)
+            writer.write(f"{head}{headers or CLOSE}\r\n".encode() + data)
             lines = await reader.readuntil(b"\r\n\r\n")
             status = int(lines.split()[1])
             reader.chunked = b"chunked" in lines.lower()  # type: ignore[attr-defined]
@@ -318,7 +315,7 @@ def _plain(name: str, method: str, *paths: str, body: object = None) -> Callable
     return act
 
 
-_C = "/containers/NAME"
+_C, _MINE, _BRIDGE = "/containers/NAME", "/networks/mine", "/networks/bridge"
 _OFTEN: dict[Callable[..., Coroutine[Any, Any, str]], int] = {
     _create: 2,
     _run: 14,
@@ -343,8 +340,8 @@ _OFTEN: dict[Callable[..., Coroutine[Any, Any, str]], int] = {
     _plain("list", "GET", "/containers/json?all=1&size=1", "/containers/json", "/system/df"): 2,
     _plain("copy out", "GET", f"{_C}/archive?path=/etc", f"{_C}/archive?path=/bin/busybox", f"{_C}/export"): 3,
     _plain("commit", "POST", "/commit?container=NAME&repo=made"): 2,
-    _plain("connect", "POST", "/networks/mine/connect", "/networks/bridge/connect", body={"Container": "NAME"}): 4,
-    _plain("disconnect", "POST", "/networks/mine/disconnect", "/networks/bridge/disconnect", body={"Container": "NAME"}): 4,
+    _plain("connect", "POST", f"{_MINE}/connect", f"{_BRIDGE}/connect", body={"Container": "NAME"}): 4,
+    _plain("disconnect", "POST", f"{_MINE}/disconnect", f"{_BRIDGE}/disconnect", body={"Container": "NAME"}): 4,
     _plain("prune", "POST", "/containers/prune"): 1,
     _plain("network", "POST", "/networks/create", body={"Name": "mine"}): 1,
     _plain("network prune", "POST", "/networks/prune"): 1,

@@ -1,4 +1,4 @@
-"""What comes between two steps of something that is done to a container: each step is held until the other was there."""
+"""What comes between two steps of something that is done to a container: a step is held until the other was there."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from swarmd.runtime.attach import Streams
 from swarmd.runtime.errors import Conflict, NotFound
 from swarmd.runtime.exec import Command
 from swarmd.runtime.health_watch import HealthWatch
-from swarmd.runtime.model import ContainerConfig, Health, Phase
+from swarmd.runtime.model import ContainerConfig, Health, Limits, Phase
 from swarmd.runtime.records import Directory
 from tests.host.attached import ALL, Attached, run_exec
 from tests.host.engine_host import Host, until
@@ -84,10 +84,12 @@ async def test_one_that_is_being_killed_is_not_paused(host: Host, monkeypatch: p
     held = Held(monkeypatch, type(host.engine._host.cgroups.load(id)), "kill")
     killing = asyncio.create_task(host.engine.kill(id))
     await is_reached(held)
-    with pytest.raises(Conflict, match="is being killed"):
-        await host.engine.pause(id)
+    pausing = asyncio.create_task(host.engine.pause(id))
+    await asyncio.sleep(0)
     held.go_on.set()
     await killing
+    with pytest.raises(Conflict, match="is being stopped|is not running"):
+        await pausing
     assert (await asyncio.wait_for(host.engine.wait(id), 20)).code == 137
 
 
@@ -103,6 +105,31 @@ async def test_a_name_taken_while_the_rename_waited(host: Host, monkeypatch: pyt
     await starting
     with pytest.raises(Conflict, match="two is taken"):
         await renaming
+
+
+async def test_a_stop_without_end_holds_nobody_up(host: Host) -> None:
+    id = await host.start("sleep", "1000")  # which as a first process hears no SIGTERM
+    endless = asyncio.create_task(host.engine.stop(id, -1))
+    await until("it is to stop", lambda: not host.engine._find(id).record.wanted)
+    async with asyncio.timeout(20):
+        await host.engine.update(id, Limits(cpu_shares=200), "no")
+        with pytest.raises(Conflict, match="is running"):
+            await host.engine.remove(id)
+        await host.engine.stop(id, 0.1)
+        await endless
+    assert host.engine.inspect(id).phase is Phase.EXITED
+
+
+async def test_a_stop_kills_no_later_run(host: Host) -> None:
+    id = await host.start("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.05; done")
+    events = host.engine.events()
+    stopping = asyncio.create_task(host.engine.stop(id, 5))
+    async for event in events:
+        if event.action == "die":
+            break
+    await host.engine.start(id)
+    await asyncio.wait_for(stopping, 20)
+    assert host.engine.inspect(id).phase is Phase.RUNNING
 
 
 @pytest.mark.parametrize("who", ["a client", "a stop", "a rename", "a wait for its removal"])

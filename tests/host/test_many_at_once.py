@@ -1,4 +1,7 @@
-"""Many things done to the same containers at once: whatever comes between two steps of one of them, all of it ends."""
+"""Many things done to the same containers at once: whatever comes between two steps of one of them, all of it ends.
+
+SWARMD_CROWD_SEEDS names other seeds, SWARMD_CROWD_SECONDS how long each crowd is at it.
+"""
 
 import asyncio
 import os
@@ -21,7 +24,7 @@ from tests.run import RUN
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and cgroups")]
 PARENT = f"st-many-{RUN}"
 SEEDS = [int(seed) for seed in os.environ.get("SWARMD_CROWD_SEEDS", "1 2").split()]
-SECONDS = float(os.environ.get("SWARMD_CROWD_SECONDS", "5"))
+SECONDS = float(os.environ.get("SWARMD_CROWD_SECONDS", "3"))
 
 
 @pytest.fixture
@@ -36,11 +39,15 @@ async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
     shutil.rmtree(tmp_path)
 
 
+def open_files(process: int | str) -> int:
+    return len([*Path(f"/proc/{process}/fd").iterdir()])
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_a_crowd_at_one_engine(engine: Engine, seed: int) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files("self")
     await Crowd(engine, seed).act(SECONDS)
-    await until("no more open files than before", lambda: len(os.listdir("/proc/self/fd")) <= before + 3)
+    await until("no more open files than before", lambda: open_files("self") <= before + 3)
 
 
 class Daemon:
@@ -69,7 +76,7 @@ class Daemon:
         return (self._root / "log").read_text()
 
     def open_files(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return open_files(self.process.pid)
 
 
 @pytest.mark.parametrize(("seed", "killed"), [(seed, bool(seed % 2)) for seed in SEEDS])
@@ -91,6 +98,7 @@ async def test_a_crowd_of_clients(tmp_path: Path, seed: int, killed: bool) -> No
         assert "Traceback" not in daemon.log(), daemon.log()
         await until("nothing is left", lambda: not leftovers(tmp_path, PARENT))
     remove_parents(PARENT)
+    shutil.rmtree(tmp_path)
 
 
 async def answers(clients: Clients) -> None:
