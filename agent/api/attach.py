@@ -16,6 +16,7 @@ from swarmd.agent.api.interface import services
 from swarmd.agent.api.streams import frame
 from swarmd.proto.errors import Invalid
 from swarmd.runtime.attach import Replay, Streams
+from swarmd.runtime.errors import RuntimeFault
 from swarmd.runtime.model import ContainerState
 
 _CHUNK = 65536
@@ -60,7 +61,10 @@ async def websocket(request: web.Request) -> web.StreamResponse:
             reading = group.create_task(_to_client(ours, sockets))
             writing = group.create_task(_from_client(sockets, ours, asked.stdin))
             if query.flag(request, "stream"):
-                await services(request).engine.attach(state.id, lambda: theirs, wanted, replay)
+                try:
+                    await services(request).engine.attach(state.id, lambda: theirs, wanted, replay)
+                except RuntimeFault:  # it has ended or been removed since: the client, long answered, sees its end
+                    theirs.close()
             elif replay:
                 with theirs:
                     await replay(0)

@@ -88,7 +88,7 @@ async def test_one_that_is_being_killed_is_not_paused(host: Host, monkeypatch: p
     await asyncio.sleep(0)
     held.go_on.set()
     await killing
-    with pytest.raises(Conflict, match="is being stopped|is not running"):
+    with pytest.raises(Conflict, match=r"is being stopped|is not running"):
         await pausing
     assert (await asyncio.wait_for(host.engine.wait(id), 20)).code == 137
 
