@@ -11,8 +11,10 @@ import logging
 import os
 import random
 import signal
+import socket
 import tarfile
 import time
+import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -103,8 +105,6 @@ class Crowd:
                 self.problems.append(f"{what}: {said}")
         except Exception as error:
             said = f"{error!r}"
-            import traceback
-
             self.problems.append(f"{what}: {said} {''.join(traceback.format_exception(error))}")
         finally:
             ended = time.monotonic() - self._began
@@ -147,10 +147,7 @@ class Crowd:
     def wait_for(self, what: str, doing: Coroutine[Any, Any, Any]) -> None:
         """What lasts as long as its container."""
         self._waiting = [(what, task) for what, task in self._waiting if not task.done() or _failed(task)]
-        if len(self._waiting) < 60:
-            self._waiting.append((what, asyncio.create_task(doing)))
-        else:
-            doing.close()
+        self._waiting.append((what, asyncio.create_task(doing)))
 
     def state(self, name: str) -> ContainerState:
         return self.engine.inspect(name)
@@ -288,15 +285,11 @@ async def _exec_alone(crowd: Crowd, choices: random.Random, name: str) -> None:
     made = crowd.engine.exec_create(
         name, Command(command=("sleep", choices.choice(("0", "0.1", "5"))), tty=tty), Streams(stdin=True, stdout=True)
     )
-    import socket
-
+    attached = choices.random() < 0.6
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    with ours:
-        attached = choices.random() < 0.6
+    with ours, theirs:
         await crowd.engine.exec_start(made, (lambda: theirs) if attached else None)
-        if not attached:
-            theirs.close()
         for _ in range(choices.randrange(4)):
             await asyncio.sleep(choices.random() * 0.1)
             crowd.engine.exec_resize(made, 20, 30)
@@ -304,27 +297,21 @@ async def _exec_alone(crowd: Crowd, choices: random.Random, name: str) -> None:
 
 
 async def _attach(crowd: Crowd, choices: random.Random, name: str) -> None:
-    import socket
-
     ours, theirs = socket.socketpair()
-    for end in (ours, theirs):
-        end.setblocking(False)
-
-    def give() -> socket.socket:
-        return theirs
-
-    crowd.state(name)
     with contextlib.ExitStack() as left:
-        left.enter_context(ours)
-        await crowd.engine.attach(name, give, Streams(stdin=choices.random() < 0.5, stdout=True, stderr=True))
-        if choices.random() < 0.5:
-            crowd.wait_for(f"an attach to {name}", _read_all(ours))
-            left.pop_all()
-            return
+        for end in (ours, theirs):
+            end.setblocking(False)
+            left.enter_context(end)
+        await crowd.engine.attach(name, lambda: theirs, Streams(stdin=choices.random() < 0.5, stdout=True, stderr=True))
+        left.pop_all()  # theirs is the engine's
+    if choices.random() < 0.5:
+        crowd.wait_for(f"an attach to {name}", _read_all(ours))
+        return
+    with ours:
         await asyncio.sleep(choices.random() * 0.2)
 
 
-async def _read_all(connection: "Any") -> None:
+async def _read_all(connection: socket.socket) -> None:
     with connection:
         while await asyncio.get_running_loop().sock_recv(connection, 65536):
             pass

@@ -24,7 +24,7 @@ from tests.run import RUN
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and cgroups")]
 PARENT = f"st-many-{RUN}"
 SEEDS = [int(seed) for seed in os.environ.get("SWARMD_CROWD_SEEDS", "1 2").split()]
-SECONDS = float(os.environ.get("SWARMD_CROWD_SECONDS", "3"))
+SECONDS = float(os.environ.get("SWARMD_CROWD_SECONDS", "2"))
 
 
 @pytest.fixture
