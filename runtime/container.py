@@ -9,13 +9,14 @@ works the same for a run that this daemon did not start.
 
 import asyncio
 import contextlib
+import errno
 import functools
 import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import msgspec
 
@@ -548,11 +549,23 @@ class Container:
         """What its cgroup measures. Raises Conflict when it does not run."""
         if not self.running:
             raise Conflict(f"container {self.state.name} is not running")
-        return self._host.cgroups.load(self.id).stats()
+        with self._its_end_told():
+            return self._host.cgroups.load(self.id).stats()
 
     def pids(self) -> list[int]:
         self.inside.must_run(paused=True)
-        return self._host.cgroups.load(self.id).pids()
+        with self._its_end_told():
+            return self._host.cgroups.load(self.id).pids()
+
+    @contextlib.contextmanager
+    def _its_end_told(self) -> Iterator[None]:
+        """A run that has ended is released in a thread, so its cgroup may go at any time."""
+        try:
+            yield
+        except (NotFound, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+            raise Conflict(f"container {self.state.name} has just ended") from None
 
     def place(self) -> Place:
         """Where its files are, for `container_files`."""

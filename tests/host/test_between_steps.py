@@ -1,15 +1,17 @@
 """What comes between two steps of something that is done to a container: a step is held until the other was there."""
 
 import asyncio
+import errno
 import os
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from swarmd.runtime import launch
+from swarmd.runtime import container, launch
 from swarmd.runtime.attach import Streams
 from swarmd.runtime.errors import Conflict, NotFound
 from swarmd.runtime.exec import Command
@@ -193,7 +195,7 @@ async def test_a_start_whose_asker_leaves_when_the_program_runs_already(
     held = Held(monkeypatch, host.engine._host.spawner, "ask", after=True)
     starting = asyncio.create_task(host.engine.start(id))
     await is_reached(held)
-    handing = Held(monkeypatch, __import__("swarmd.runtime.container").runtime.container, "attach")
+    handing = Held(monkeypatch, container, "attach")
     with Attached() as client:
         await host.engine.attach(id, lambda: client.theirs, ALL)  # it does not run yet, and has taken its clients
         held.go_on.set()
@@ -235,14 +237,22 @@ async def test_a_probe_that_breaks_hides_no_end(host: Host, monkeypatch: pytest.
     assert (await asyncio.wait_for(host.engine.wait(id), 20)).code == 137
 
 
-async def test_files_of_one_that_ends_before_they_are_reached(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_asked_of_one_that_is_being_released(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     id = await host.start("sleep", "1000")
-    held = Held(monkeypatch, launch, "release")
+    held = Held(monkeypatch, launch, "release", after=True)
     os.kill(host.engine.inspect(id).pid, signal.SIGKILL)
     await is_reached(held)
-    # Its descriptor is closed by now; one that was opened before goes to the process that reads.
-    with pytest.raises((Conflict, NotFound)):
-        made = host.engine.exec_create(id, Command(command=("true",)), Streams())
-        await host.engine.exec_start(made)
+    with pytest.raises(Conflict, match="is not running"):
+        host.engine.exec_create(id, Command(command=("true",)), Streams())
+    with pytest.raises(Conflict, match="has just ended"):  # its cgroup is gone, and its end not yet told
+        host.engine.stats(id)
+
+    def gone() -> None:
+        raise OSError(errno.ENODEV, "gone between open and read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.engine._host.cgroups, "load", lambda id: SimpleNamespace(stats=gone))
+        with pytest.raises(Conflict, match="has just ended"):
+            host.engine.stats(id)
     held.go_on.set()
     assert (await asyncio.wait_for(host.engine.wait(id), 20)).code == 137
