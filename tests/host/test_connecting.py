@@ -65,30 +65,6 @@ async def said(engine: Engine, id: str, *command: str) -> str:
     return (await engine.exec(id, command, timeout=20)).stdout.decode()
 
 
-async def test_an_end_in_the_middle_of_a_connect(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    id = await start(engine, "web")
-    connect, reached, go_on = engine.networks.connect, asyncio.Event(), asyncio.Event()
-
-    async def held(*given: Any) -> Any:
-        reached.set()
-        await go_on.wait()
-        return await connect(*given)
-
-    monkeypatch.setattr(engine.networks, "connect", held)
-    connecting = asyncio.create_task(engine.connect(id, NetworkRequest(network="mine")))
-    await asyncio.wait_for(reached.wait(), 20)
-    ending = asyncio.create_task(engine.wait(id))
-    await engine.kill(id)
-    await until("its end", lambda: engine._find(id)._handles.has_ended())
-    connecting.cancel()  # who asked for it leaves: it comes to its end all the same
-    go_on.set()
-    await asyncio.wait({connecting, ending}, timeout=20)
-    assert (await ending).code == 137 and not engine.networks.sandboxes()
-    assert engine.inspect(id).networks == ()
-    await engine.start(id)
-    assert {network.network for network in engine.inspect(id).networks} == {"bridge", "mine"}
-
-
 async def resolves(engine: Engine, client: str, name: str) -> bool:
     return (await engine.exec(client, ("nslookup", name), timeout=20)).exit_code == 0
 
