@@ -189,7 +189,7 @@ class ClusterMembership:
             return SwarmInfo(self._state, self._error)
         return SwarmInfo(
             state=self._state,
-            error=self._error or (member.problem if member is not None else ""),
+            error=self._error or (member.manager.problem if member is not None else ""),
             node_id=identity.node_id,
             node_addr=member.settings.address if member is not None else "",
             cluster_id=identity.cluster_id,

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from swarmd.agent.manager_process import ManagerState
 from swarmd.proto import control_pb2 as pb
 from swarmd.proto import control_pb2_grpc
 from swarmd.proto.errors import Unavailable
@@ -21,9 +22,11 @@ class ControlClient:
     """Has the methods of the stub."""
 
     TIMEOUT = 15.0  # s, for anything but logs
-    CONNECT = 2.0  # s, for a manager that has just been started, or is being restarted
+    CONNECT = 2.0  # s, for a manager that runs
+    START = 15.0  # s since its start, for one that is being started: it may wait for others, which may be away
 
-    def __init__(self, address: str, credentials: Credentials) -> None:
+    def __init__(self, address: str, credentials: Credentials, manager: ManagerState) -> None:
+        self._manager = manager
         self._channel = aio.secure_channel(address, channel_credentials(credentials), options=channel_options())
         self._stub = control_pb2_grpc.ControlStub(self._channel)
 
@@ -57,11 +60,23 @@ class ControlClient:
 
     async def _connected(self) -> None:
         """What is sent before the manager is reached fails at once, though it may be there in a moment."""
-        try:
-            async with asyncio.timeout(self.CONNECT):
-                await self._channel.channel_ready()
-        except (TimeoutError, aio.UsageError):  # the channel is closed when this node gets another certificate
-            raise Unavailable(f"{_WHOM} does not answer: try again in a moment") from None
+        called = asyncio.get_running_loop().time()
+        while True:
+            try:
+                async with asyncio.timeout(self.CONNECT):
+                    return await self._channel.channel_ready()
+            except aio.UsageError:  # the channel is closed when this node gets another certificate
+                raise Unavailable(self._silence()) from None
+            except TimeoutError:
+                start = self._manager.start
+                if start is None or asyncio.get_running_loop().time() > min(start, called) + self.START:
+                    raise Unavailable(self._silence()) from None
+
+    def _silence(self) -> str:
+        why = self._manager.problem
+        if not why and self._manager.start is not None:
+            why = "it is still starting, and has to wait while most managers are away"
+        return f"{_WHOM} does not answer{f' ({why})' if why else ''}: try again in a moment"
 
     async def _one(self, method: Callable[..., Any], request: Any) -> Any:
         await self._connected()

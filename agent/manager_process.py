@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from swarmd.proto.backoff import Backoff
@@ -21,6 +21,14 @@ START = 60.0  # s, to become ready
 
 class Removed(FailedPrecondition):
     """The store's members took this node's out: a manager with this certificate can't run any more."""
+
+
+@dataclass(slots=True)
+class ManagerState:
+    """How this node's manager is, as the one who keeps it running knows."""
+
+    start: float | None = None  # loop time at which the start that is under way began
+    problem: str = ""  # why it does not run
 
 
 class ManagerProcess:
@@ -88,33 +96,32 @@ def _told(line: str) -> SwarmdError:
     return Removed(sentence) if code == "REMOVED" else BY_GRPC_CODE.get(code, Unavailable)(sentence)
 
 
-async def supervise(config: Path, running: ManagerProcess | None, on_change: Callable[[str], None]) -> None:
-    """Keep a manager running until cancelled, or until it was Removed.
-
-    `on_change` is told why there is none ('' once there is one again).
-    """
+async def supervise(config: Path, running: ManagerProcess | None, state: ManagerState) -> None:
+    """Keep a manager running until cancelled, or until it was Removed."""
     backoff = Backoff(base=0.2, cap=5.0)
     while True:
+        state.start = asyncio.get_running_loop().time()
         try:
             # One that has to wait for a quorum of others is not ready for long, and still must go on.
             manager = running or await ManagerProcess.start(config, patience=None)
         except Removed as removed:
-            on_change(str(removed))
+            state.start, state.problem = None, str(removed)
             return
         except SwarmdError as error:
             log.warning("manager: %s", error)
-            on_change(str(error))
+            state.start, state.problem = None, str(error)
             await asyncio.sleep(backoff.next())
             continue
         running = None
-        on_change("")
+        state.start, state.problem = None, ""
         backoff.reset()
         try:
             code = await manager.wait()
             log.warning("the manager ended with exit code %d: starting it again", code)
-            on_change("this node's manager ended and is being started again")
+            state.start = asyncio.get_running_loop().time()
+            state.problem = "this node's manager ended and is being started again"
         except Removed as removed:
-            on_change(str(removed))
+            state.problem = str(removed)
             return
         finally:
             await manager.stop()

@@ -22,7 +22,7 @@ from swarmd.agent import renewal
 from swarmd.agent.cluster_agent import ClusterAgent
 from swarmd.agent.control_client import ControlClient
 from swarmd.agent.host import AGENT_PORT, CLUSTER_PORT, describe
-from swarmd.agent.manager_process import ManagerProcess, supervise
+from swarmd.agent.manager_process import ManagerProcess, ManagerState, supervise
 from swarmd.proto.backoff import Backoff
 from swarmd.proto.ca_pb2 import Identity
 from swarmd.proto.dispatcher_pb2 import ManagerPeer, NodeInfo
@@ -67,7 +67,7 @@ class Member:
     ) -> None:
         """`manager`: one that runs already."""
         self.settings = settings
-        self.problem = ""  # why this node's manager does not run
+        self.manager = ManagerState()
         self.control: ControlClient | None = None
         self._engine = engine
         self._files = files
@@ -218,8 +218,8 @@ class Member:
     async def _keep_manager(self, config: Path, running: ManagerProcess | None) -> None:
         """Once its member of the store is gone, wait to hear of this node's role: a worker, or a manager once more."""
         while True:
-            await supervise(config, running, self._note_problem)
-            log.info("this node's manager has ended: %s", self.problem)
+            await supervise(config, running, self.manager)
+            log.info("this node's manager has ended: %s", self.manager.problem)
             running = None
             self._renewed.clear()
             self._expelled = True
@@ -228,17 +228,15 @@ class Member:
 
     def _open_control(self) -> None:
         if self.control is None:
-            self.control = ControlClient(f"{self.settings.address}:{CLUSTER_PORT}", self._files.credentials())
+            address = f"{self.settings.address}:{CLUSTER_PORT}"
+            self.control = ControlClient(address, self._files.credentials(), self.manager)
 
     async def _end_manager(self) -> None:
         """What is left of a manager that this node no longer is: nothing, its copy of the cluster's state included."""
         if self.control is not None:
             await self.control.close(0)
-        self.control, self.problem = None, ""
+        self.control, self.manager.start, self.manager.problem = None, None, ""
         shutil.rmtree(self._files.directory / "manager", ignore_errors=True)
-
-    def _note_problem(self, problem: str) -> None:
-        self.problem = problem
 
     # ------------------------------------------------------------ for other nodes
 

@@ -12,13 +12,18 @@ _LOG = logging.getLogger(__name__)
 MARK = "swarmd-error"  # trailing metadata: the details are our own sentence, not one of gRPC's
 
 
+def cut_off(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the other side died in the middle of its answer: gRPC takes that for an answer that forgot its status."""
+    return error.code() == grpc.StatusCode.UNKNOWN and error.details() in ("No status received", "Stream removed")
+
+
 def mapped(error: grpc.aio.AioRpcError, whom: str) -> SwarmdError:
     """The error that the other side raised; Unavailable, naming `whom`, when it was not reached at all."""
     kind = BY_GRPC_CODE.get(error.code().name, Internal)
     details = error.details() or error.code().name.lower()
     if any(key == MARK for key, _ in _pairs(error)):
         return kind(details)
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or cut_off(error):
         _LOG.info("%s does not answer: %s", whom, details)
         return Unavailable(f"{whom} does not answer: try again in a moment")
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -40,7 +40,12 @@ def update(tx: Tx, wanted: Node, rollback: bool, now: int) -> Node:
 
 def remove(tx: Tx, ref: str, force: bool) -> str:
     node = resolve(tx, Node, ref)
-    if node.spec.role == NODE_ROLE_MANAGER or node.etcd_member_id:
+    if node.spec.role == NODE_ROLE_WORKER and node.etcd_member_id:
+        raise FailedPrecondition(
+            f"node {_called(node)} is still being demoted: it can be removed once the other managers, a majority of "
+            "whom is needed for it, have taken its member out of the store; try again in a moment"
+        )
+    if node.spec.role == NODE_ROLE_MANAGER:
         raise FailedPrecondition(
             f"node {_called(node)} is a manager: demote it first with 'swarmctl node demote {_called(node)}'"
         )

@@ -1,7 +1,9 @@
 """The control API over real mTLS gRPC: errors arrive as they were raised, and only managers may call."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from grpc import aio
 
 from swarmd.agent.control_client import ControlClient
+from swarmd.agent.manager_process import ManagerState
 from swarmd.manager.ca.certifier import certify, new_root_ca
 from swarmd.manager.control.logs import LogMerger
 from swarmd.manager.control.service import ControlService
@@ -61,7 +64,7 @@ async def unsound() -> str:
 
 
 @asynccontextmanager
-async def served(records: Any, credentials: Credentials) -> AsyncIterator[str]:
+async def served(records: Any, credentials: Credentials, port: int = 0) -> AsyncIterator[str]:
     mine = credentials(records.find(Node)[0])
 
     async def explain(error: SwarmdError) -> str:
@@ -71,7 +74,7 @@ async def served(records: Any, credentials: Credentials) -> AsyncIterator[str]:
     logs = LogMerger(records, SystemClock(), lambda: mine)
     service = ControlService(records, Leading(), SystemClock(), lambda: "s1", logs, unsound)  # type: ignore[arg-type]
     control_pb2_grpc.add_ControlServicer_to_server(service, server)
-    port = server.add_secure_port("127.0.0.1:0", tls.server_credentials(lambda: mine))
+    port = server.add_secure_port(f"127.0.0.1:{port}", tls.server_credentials(lambda: mine))
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -82,7 +85,7 @@ async def served(records: Any, credentials: Credentials) -> AsyncIterator[str]:
 @asynccontextmanager
 async def client(records: Records, credentials: Credentials, holder: int = 0) -> AsyncIterator[ControlClient]:
     async with served(records, credentials) as address:
-        made = ControlClient(address, credentials(records.find(Node)[holder]))
+        made = ControlClient(address, credentials(records.find(Node)[holder]), ManagerState())
         try:
             yield made
         finally:
@@ -145,8 +148,32 @@ async def test_a_demoted_manager_s_certificate_is_not_enough(records: Records, c
 async def test_no_manager_at_all_is_one_sentence(
     records: Records, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ControlClient, "CONNECT", 0.2)
-    control = ControlClient("127.0.0.1:1", credentials(records.find(Node)[0]))
-    with pytest.raises(Unavailable, match="this node's manager does not answer"):
+    monkeypatch.setattr(ControlClient, "CONNECT", 0.1)
+    monkeypatch.setattr(ControlClient, "START", 0.1)
+    manager = ManagerState()
+    control = ControlClient("127.0.0.1:1", credentials(records.find(Node)[0]), manager)
+    with pytest.raises(Unavailable, match="this node's manager does not answer: try again"):
         await control.Status(pb.StatusRequest())
+    manager.start = asyncio.get_running_loop().time()
+    with pytest.raises(Unavailable, match=r"does not answer .it is still starting, and has to wait while most"):
+        await control.Status(pb.StatusRequest())
+    manager.problem = "its port is taken"
+    with pytest.raises(Unavailable, match=r"does not answer .its port is taken."):
+        await control.Status(pb.StatusRequest())
+    await control.close(0)
+
+
+async def test_a_manager_that_is_being_started_is_waited_for(
+    records: Records, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ControlClient, "CONNECT", 0.05)
+    manager = ManagerState(start=asyncio.get_running_loop().time())
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    control = ControlClient(f"127.0.0.1:{port}", credentials(records.find(Node)[0]), manager)
+    answer = asyncio.create_task(control.Status(pb.StatusRequest()))
+    done, _ = await asyncio.wait({answer}, timeout=5 * ControlClient.CONNECT)
+    assert not done, "it gave up"
+    async with served(records, credentials, port):
+        assert (await answer).quorum
     await control.close(0)

@@ -1,0 +1,30 @@
+"""What gRPC says of a side that is gone, in our words."""
+
+import pytest
+from grpc import StatusCode, aio
+
+from swarmd.manager.store.etcd_client import UnknownOutcome, explained
+from swarmd.proto.errors import Internal, Unavailable
+from swarmd.proto.rpc import mapped
+
+
+def error(code: StatusCode, details: str) -> aio.AioRpcError:
+    return aio.AioRpcError(code, aio.Metadata(), aio.Metadata(), details=details)
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (StatusCode.UNAVAILABLE, "Socket closed"),
+        (StatusCode.CANCELLED, ""),
+        (StatusCode.UNKNOWN, "No status received"),
+        (StatusCode.UNKNOWN, "Stream removed"),
+    ],
+)
+def test_one_that_dies_while_it_answers_did_not_answer(code: StatusCode, details: str) -> None:
+    assert isinstance(mapped(error(code, details), "node n1"), Unavailable)
+    assert isinstance(explained(error(code, details), "range"), UnknownOutcome)
+
+
+def test_a_defect_of_the_other_side_is_one() -> None:
+    assert isinstance(mapped(error(StatusCode.UNKNOWN, "Unexpected <class 'KeyError'>"), "node n1"), Internal)
