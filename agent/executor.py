@@ -4,6 +4,7 @@ A container is found by its name, which has the task's id in it, so a restart of
 """
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from swarmd.runtime.errors import (
     Invalid,
     NotFound,
     PortInUse,
+    RuntimeFault,
     StartError,
     Unavailable,
     Unsupported,
@@ -26,6 +28,7 @@ from swarmd.runtime.errors import (
 from swarmd.runtime.model import ContainerState, HealthState, Phase
 from swarmd.runtime.registry import Credentials, credentials_from_header
 
+log = logging.getLogger(__name__)
 KEPT = 5  # ended containers of a slot, for their logs
 _RUNNING_STAGES = {
     HealthState.NONE: Stage.HEALTHY,
@@ -87,8 +90,15 @@ class Executor:
             kept = {state.id for state in sorted(ended, key=lambda state: state.created)[-KEPT:]}
             for state in states:
                 if state.id not in kept:
-                    with suppress(NotFound):
-                        await self.engine.remove(state.id)
+                    await self._let_go(state)
+
+    async def _let_go(self, state: ContainerState) -> None:
+        """Removed now, or, where somebody has just started it by hand, when the next task ends."""
+        try:
+            with suppress(NotFound):
+                await self.engine.remove(state.id)
+        except (RuntimeFault, OSError) as error:
+            log.warning("ended container %s stays for now: %s", state.name, error)
 
     async def stop(self, states: Sequence[ContainerState]) -> None:
         """Stop and remove containers, all at once."""

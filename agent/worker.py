@@ -5,6 +5,7 @@ stopped once a manager has said so (a full list without it), and never because n
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,15 @@ from swarmd.agent.network_keeper import NetworkKeeper
 from swarmd.agent.network_state import NetworkState
 from swarmd.agent.reporter import Reporter
 from swarmd.agent.task_runner import TaskRunner
+from swarmd.proto.backoff import Backoff
 from swarmd.proto.clock import Clock
 from swarmd.proto.dispatcher_pb2 import Assignments as Told
 from swarmd.proto.objects_pb2 import Task, TaskStatus
 from swarmd.proto.task_states import AGENT_WRITES, SHUTDOWN
+from swarmd.runtime.model import ContainerState
 from swarmd.runtime.network.values import OverlayState
 
+log = logging.getLogger(__name__)
 PRUNE = 1.0  # s, after a task has gone
 
 
@@ -117,8 +121,18 @@ class Worker:
             stopped.desired_state = SHUTDOWN
             runner.update(stopped)
         elif (state := self._executor.containers().get(task_id)) is not None and state.exit is None:
-            group.create_task(self._executor.stop([state]))
+            group.create_task(self._stop(state))
         self._gone.set()
+
+    async def _stop(self, unwanted: ContainerState) -> None:
+        """Until it is done: nobody will ask for it again."""
+        backoff = Backoff(base=0.5, cap=30.0)
+        while True:
+            try:
+                return await self._executor.stop([unwanted])
+            except Exception:
+                log.exception("container %s, which no manager wants here, could not be stopped", unwanted.name)
+                await self._clock.sleep(backoff.next())
 
     async def _prune(self) -> None:
         while True:

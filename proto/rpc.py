@@ -13,8 +13,9 @@ MARK = "swarmd-error"  # trailing metadata: the details are our own sentence, no
 
 
 def cut_off(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the other side died in the middle of its answer: gRPC takes that for an answer that forgot its status."""
-    return error.code() == grpc.StatusCode.UNKNOWN and error.details() in ("No status received", "Stream removed")
+    """Whether the other side died in the middle of its answer, which gRPC takes for an answer that has no status."""
+    gone = (error.details() or "").startswith(("No status received", "Stream removed"))
+    return gone and error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
 
 
 def mapped(error: grpc.aio.AioRpcError, whom: str) -> SwarmdError:

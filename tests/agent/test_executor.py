@@ -10,6 +10,7 @@ from swarmd.agent.executor import KEPT, Executor
 from swarmd.agent.task_config import SERVICE_ID, TASK_ID, TASK_NAME
 from swarmd.proto.objects_pb2 import NetworkAttachment, Task
 from swarmd.runtime.engine import Engine
+from swarmd.runtime.errors import Conflict
 from swarmd.runtime.model import ContainerConfig, ContainerState, Exit, Phase
 from swarmd.runtime.registry import Credentials
 
@@ -29,6 +30,7 @@ class Engines:
     """An engine that has these containers."""
 
     def __init__(self, states: list[ContainerState]) -> None:
+        self.started: set[str] = set()  # by hand, since they were listed
         self._states = states
 
     def list(self) -> list[ContainerState]:
@@ -41,6 +43,8 @@ class Engines:
         raise AssertionError(f"container {name} is made")
 
     async def remove(self, id: str, force: bool = False) -> None:
+        if id in self.started:
+            raise Conflict(f"container {id} is running: stop it first, or force its removal")
         self._states = [state for state in self._states if state.id != id]
 
 
@@ -64,6 +68,13 @@ async def test_the_newest_of_each_slot_are_kept_also_of_a_service_that_had_the_n
     await Executor(cast("Engine", engine), "host1", Images()).prune(())
     kept = {f"{id}-{slot}-{n}" for id in ("old", "new") for slot in (1, 2) for n in range(2, KEPT + 2)}
     assert {state.id for state in engine.list()} == kept
+
+
+async def test_a_container_that_somebody_has_just_started_holds_up_no_other_s_removal() -> None:
+    engine = Engines([ended("s", "web", 1, n) for n in range(KEPT + 2)])
+    engine.started = {"s-1-0"}
+    await Executor(cast("Engine", engine), "host1", Images()).prune(())
+    assert {state.id for state in engine.list()} == {f"s-1-{n}" for n in (0, *range(2, KEPT + 2))}
 
 
 async def test_a_task_without_an_address_on_its_network_is_refused_before_anything_is_made() -> None:

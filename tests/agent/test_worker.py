@@ -58,6 +58,7 @@ class Machine:
         self.controllers: dict[str, FakeController] = {}
         self.strays: dict[str, ContainerState] = {}
         self.stopped: list[str] = []
+        self.faults: list[Exception] = []  # of stops
         self.pruned: list[set[str]] = []
 
     async def run(self) -> None:
@@ -71,6 +72,8 @@ class Machine:
         return {id: container(id) for id in running} | self.strays
 
     async def stop(self, states: Sequence[ContainerState]) -> None:
+        if self.faults:
+            raise ExceptionGroup("of a scope", [self.faults.pop()])
         self.stopped.extend(state.config.labels[TASK_ID] for state in states)
 
     async def prune(self, wanted: Collection[str]) -> None:
@@ -171,6 +174,15 @@ async def test_a_full_list_ends_what_it_does_not_name(machine: Machine, tmp_path
         assert machine.controllers["b"].observe().stage is Stage.HEALTHY
         assert [kept.id for kept in Assignments(tmp_path / "assignments").load()] == ["b"]
         await until("what only b needs is kept", lambda: machine.pruned and machine.pruned[-1] == {"b"})
+
+
+async def test_a_container_that_can_t_be_stopped_at_once_is_tried_again(machine: Machine, tmp_path: Path) -> None:
+    machine.strays["stray"] = container("stray")
+    machine.faults = [Exhausted("no process is left"), OSError("input/output error")]
+    async with node(machine, tmp_path) as here:
+        await here.told(task("b"), full=True)
+        await until("the stray's end", lambda: machine.stopped == ["stray"])
+        await here.reach("b", RUNNING)
 
 
 async def test_a_removed_task_is_stopped_and_its_container_let_go(machine: Machine, tmp_path: Path) -> None:

@@ -148,6 +148,11 @@ def test_only_workers_that_are_down_are_removed_unless_forced() -> None:
         nodes.remove(records, "host-n1", True)
     with pytest.raises(FailedPrecondition, match="is not down"):
         nodes.remove(records, "n2", False)
+    leaving = node("n4")
+    leaving.etcd_member_id = 4
+    records.put(leaving)
+    with pytest.raises(FailedPrecondition, match="host-n4 is still being demoted"):
+        nodes.remove(records, "n4", True)
     assert nodes.remove(records, "n2", True) == "n2"
     assert records.get(pb.Node, "n2") is None
     assert nodes.remove(records, "n3", False) == "n3"
