@@ -13,8 +13,8 @@ MARK = "swarmd-error"  # trailing metadata: the details are our own sentence, no
 
 
 def cut_off(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the other side died in the middle of its answer, which gRPC takes for an answer that has no status."""
-    gone = (error.details() or "").startswith(("No status received", "Stream removed"))
+    """Whether the other side died, or its host, in the middle of a call; gRPC calls it unknown or internal."""
+    gone = (error.details() or "").startswith(("No status received", "Stream removed", "Internal error from Core"))
     return gone and error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
 
 

@@ -18,6 +18,7 @@ def error(code: StatusCode, details: str) -> aio.AioRpcError:
         (StatusCode.UNAVAILABLE, "Socket closed"),
         (StatusCode.CANCELLED, ""),
         (StatusCode.UNKNOWN, "No status received"),
+        (StatusCode.INTERNAL, "Internal error from Core"),
         (StatusCode.UNKNOWN, "Stream removed (recvmsg:Connection reset by peer (104))"),
     ],
 )
