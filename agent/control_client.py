@@ -62,13 +62,14 @@ class ControlClient:
         """What is sent before the manager is reached fails at once, though it may be there in a moment."""
         called = asyncio.get_running_loop().time()
         while True:
+            before = self._manager.start
             try:
                 async with asyncio.timeout(self.CONNECT):
                     return await self._channel.channel_ready()
             except aio.UsageError:  # the channel is closed when this node gets another certificate
                 raise Unavailable(self._silence()) from None
             except TimeoutError:
-                start = self._manager.start
+                start = self._manager.start if before is None else before
                 if start is None or asyncio.get_running_loop().time() > min(start, called) + self.START:
                     raise Unavailable(self._silence()) from None
 

@@ -443,7 +443,12 @@ class NetworkManager:
             if (vips or record.container_id in self._inside) and self._inside.get(record.container_id) != text:
                 path = self._netns / record.container_id
                 if os.path.ismount(path):  # else its attach was cut short, or the host has restarted since
-                    await self._kernel.run(self._wiring.set_virtual_addresses, path, text)
+                    try:
+                        await self._kernel.run(self._wiring.set_virtual_addresses, path, text)
+                    except OSError:
+                        if record.container_id in self._records:
+                            raise
+                        continue  # it was released meanwhile
                     self._inside[record.container_id] = text
 
     async def _program(self) -> None:
