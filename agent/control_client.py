@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -12,17 +13,21 @@ from swarmd.proto import control_pb2 as pb
 from swarmd.proto import control_pb2_grpc
 from swarmd.proto.errors import Unavailable
 from swarmd.proto.objects_pb2 import Object
-from swarmd.proto.rpc import mapped
+from swarmd.proto.rpc import mapped, unanswered
 from swarmd.proto.tls import Credentials, channel_credentials, channel_options
 
 _WHOM = "this node's manager"
+
+
+class _Unanswered(Unavailable):
+    """The manager was there, and gone before it answered."""
 
 
 class ControlClient:
     """Has the methods of the stub."""
 
     TIMEOUT = 15.0  # s, for anything but logs
-    CONNECT = 2.0  # s, for a manager that runs
+    CONNECT = 5.0  # s, for a manager that runs, on a host that has little time for it
     START = 15.0  # s since its start, for one that is being started: it may wait for others, which may be away
 
     def __init__(self, address: str, credentials: Credentials, manager: ManagerState) -> None:
@@ -35,22 +40,22 @@ class ControlClient:
         await self._channel.close(grace)
 
     async def Get(self, request: pb.GetRequest) -> Object:
-        return await self._one(self._stub.Get, request)  # type: ignore[no-any-return]
+        return await self._read(self._stub.Get, request)  # type: ignore[no-any-return]
 
     async def Create(self, request: pb.CreateRequest) -> pb.WriteResponse:
-        return await self._one(self._stub.Create, request)  # type: ignore[no-any-return]
+        return await self._call(self._stub.Create, request)  # type: ignore[no-any-return]
 
     async def Update(self, request: pb.UpdateRequest) -> pb.WriteResponse:
-        return await self._one(self._stub.Update, request)  # type: ignore[no-any-return]
+        return await self._call(self._stub.Update, request)  # type: ignore[no-any-return]
 
     async def Remove(self, request: pb.RemoveRequest) -> pb.RemoveResponse:
-        return await self._one(self._stub.Remove, request)  # type: ignore[no-any-return]
+        return await self._call(self._stub.Remove, request)  # type: ignore[no-any-return]
 
     async def RotateJoinToken(self, request: pb.RotateJoinTokenRequest) -> Object:
-        return await self._one(self._stub.RotateJoinToken, request)  # type: ignore[no-any-return]
+        return await self._call(self._stub.RotateJoinToken, request)  # type: ignore[no-any-return]
 
     async def Status(self, request: pb.StatusRequest) -> pb.StatusResponse:
-        return await self._one(self._stub.Status, request)  # type: ignore[no-any-return]
+        return await self._read(self._stub.Status, request)  # type: ignore[no-any-return]
 
     def List(self, request: pb.ListRequest) -> AsyncIterator[pb.ObjectBatch]:
         return self._many(self._stub.List, request, self.TIMEOUT)
@@ -79,20 +84,36 @@ class ControlClient:
             why = "it is still starting, and has to wait while most managers are away"
         return f"{_WHOM} does not answer{f' ({why})' if why else ''}: try again in a moment"
 
-    async def _one(self, method: Callable[..., Any], request: Any) -> Any:
+    async def _read(self, method: Callable[..., Any], request: Any) -> Any:
+        """Asked again where the manager ends in the middle, as it is started again."""
+        try:
+            return await self._call(method, request)
+        except _Unanswered:
+            with suppress(_Unanswered):
+                return await self._call(method, request)
+        raise Unavailable(self._silence())
+
+    async def _call(self, method: Callable[..., Any], request: Any) -> Any:
         await self._connected()
         try:
             return await method(request, timeout=self.TIMEOUT)
         except grpc.aio.AioRpcError as error:
-            raise mapped(error, _WHOM) from None
+            problem = mapped(error, _WHOM)  # which logs why there is no answer
+            if unanswered(error):
+                raise _Unanswered(f"{_WHOM} ended before it answered: what was asked may or may not be done") from None
+            raise problem from None
 
     async def _many(self, method: Callable[..., Any], request: Any, timeout: float | None) -> AsyncIterator[Any]:
-        await self._connected()
-        call = method(request, timeout=timeout)
-        try:
-            async for message in call:
-                yield message
-        except grpc.aio.AioRpcError as error:
-            raise mapped(error, _WHOM) from None
-        finally:
-            call.cancel()
+        for attempt in range(2):
+            await self._connected()
+            call, begun = method(request, timeout=timeout), False
+            try:
+                async for message in call:
+                    begun = True
+                    yield message
+                return
+            except grpc.aio.AioRpcError as error:
+                if attempt or begun or not unanswered(error):
+                    raise mapped(error, _WHOM) from None
+            finally:
+                call.cancel()

@@ -12,10 +12,17 @@ _LOG = logging.getLogger(__name__)
 MARK = "swarmd-error"  # trailing metadata: the details are our own sentence, not one of gRPC's
 
 
-def cut_off(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the other side died, or its host, in the middle of a call; gRPC calls it unknown or internal."""
-    gone = (error.details() or "").startswith(("No status received", "Stream removed", "Internal error from Core"))
-    return gone and error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+def unanswered(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the other side was not reached, or died, or its host or link did, in the middle of the call.
+
+    What breaks off in the middle is of an unknown status to gRPC, or an internal error.
+    """
+    if any(key == MARK for key, _ in _pairs(error)):
+        return False
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        return True
+    broken = (error.details() or "").startswith(("No status received", "Stream removed", "Internal error from Core"))
+    return broken and error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
 
 
 def mapped(error: grpc.aio.AioRpcError, whom: str) -> SwarmdError:
@@ -24,7 +31,7 @@ def mapped(error: grpc.aio.AioRpcError, whom: str) -> SwarmdError:
     details = error.details() or error.code().name.lower()
     if any(key == MARK for key, _ in _pairs(error)):
         return kind(details)
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or cut_off(error):
+    if unanswered(error):
         _LOG.info("%s does not answer: %s", whom, details)
         return Unavailable(f"{whom} does not answer: try again in a moment")
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -1,9 +1,9 @@
 """Other nodes' content, by gRPC: what the source asks them, and in which words they say no."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
-from typing import Protocol, Self, cast
+from typing import Protocol, Self
 
 import grpc
 from grpc import aio
@@ -11,7 +11,7 @@ from grpc import aio
 from swarmd.proto import content_pb2 as pb
 from swarmd.proto import content_pb2_grpc
 from swarmd.proto.dispatcher_pb2 import Holder
-from swarmd.proto.rpc import MARK
+from swarmd.proto.rpc import unanswered
 from swarmd.proto.tls import channel_options
 
 ANSWER = 2.0  # s, for what a node has
@@ -95,13 +95,7 @@ def _words(error: aio.AioRpcError) -> str:
 
 def is_silence(error: aio.AioRpcError) -> bool:
     """The node did not say no: it could not be reached, or the connection broke."""
-    if any(key == MARK for key, _ in _pairs(error)):
-        return False
-    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-
-
-def _pairs(error: aio.AioRpcError) -> Iterable[tuple[str, str | bytes]]:
-    return cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+    return error.code() == grpc.StatusCode.DEADLINE_EXCEEDED or unanswered(error)
 
 
 def reachable(holders: Sequence[Holder], own_id: str) -> list[Holder]:

@@ -16,7 +16,7 @@ from grpc import aio
 from swarmd.proto import etcd_pb2 as rpc
 from swarmd.proto import etcd_pb2_grpc as stubs
 from swarmd.proto.errors import Exhausted, SwarmdError, Unavailable
-from swarmd.proto.rpc import cut_off
+from swarmd.proto.rpc import unanswered
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -269,8 +269,7 @@ def explained(error: aio.AioRpcError, what: str) -> SwarmdError:
         return Exhausted("the cluster's store is full: free disk space on the managers, or remove what is not needed")
     if error.code() == grpc.StatusCode.UNAVAILABLE and "failed to connect" in details.lower():
         return Unavailable(f"no etcd member answers ({what})")
-    silent = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-    if error.code() in silent or cut_off(error):
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED or unanswered(error):
         return UnknownOutcome(f"etcd did not answer: {details or error.code().name.lower()} ({what})")
     if error.code() == grpc.StatusCode.UNKNOWN and "leader" in details:
         return UnknownOutcome(f"etcd has no leader ({what})")

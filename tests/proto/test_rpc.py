@@ -5,7 +5,7 @@ from grpc import StatusCode, aio
 
 from swarmd.manager.store.etcd_client import UnknownOutcome, explained
 from swarmd.proto.errors import Internal, Unavailable
-from swarmd.proto.rpc import mapped
+from swarmd.proto.rpc import MARK, mapped
 
 
 def error(code: StatusCode, details: str) -> aio.AioRpcError:
@@ -25,6 +25,11 @@ def error(code: StatusCode, details: str) -> aio.AioRpcError:
 def test_one_that_dies_while_it_answers_did_not_answer(code: StatusCode, details: str) -> None:
     assert isinstance(mapped(error(code, details), "node n1"), Unavailable)
     assert isinstance(explained(error(code, details), "range"), UnknownOutcome)
+
+
+def test_what_a_manager_says_itself_is_an_answer() -> None:
+    told = aio.AioRpcError(StatusCode.UNAVAILABLE, aio.Metadata(), aio.Metadata((MARK, "1")), details="no quorum")
+    assert str(mapped(told, "node n1")) == "no quorum"
 
 
 def test_a_defect_of_the_other_side_is_one() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ async def unsound() -> str:
 
 
 @asynccontextmanager
-async def served(records: Any, credentials: Credentials, port: int = 0) -> AsyncIterator[str]:
+async def served(
+    records: Any, credentials: Credentials, port: int = 0, problem: Callable[[], Awaitable[str]] = unsound
+) -> AsyncIterator[str]:
     mine = credentials(records.find(Node)[0])
 
     async def explain(error: SwarmdError) -> str:
@@ -72,7 +74,7 @@ async def served(records: Any, credentials: Credentials, port: int = 0) -> Async
 
     server = aio.server(interceptors=(ErrorInterceptor("c1", explain),))
     logs = LogMerger(records, SystemClock(), lambda: mine)
-    service = ControlService(records, Leading(), SystemClock(), lambda: "s1", logs, unsound)  # type: ignore[arg-type]
+    service = ControlService(records, Leading(), SystemClock(), lambda: "s1", logs, problem)  # type: ignore[arg-type]
     control_pb2_grpc.add_ControlServicer_to_server(service, server)
     port = server.add_secure_port(f"127.0.0.1:{port}", tls.server_credentials(lambda: mine))
     await server.start()
@@ -176,4 +178,28 @@ async def test_a_manager_that_is_being_started_is_waited_for(
     assert not done, "it gave up"
     async with served(records, credentials, port):
         assert (await answer).quorum
+    await control.close(0)
+
+
+async def test_a_manager_that_ends_before_it_answers_is_asked_again_or_the_outcome_said_to_be_unknown(
+    records: Records, credentials: Credentials
+) -> None:
+    asked = asyncio.Semaphore(0)
+
+    async def never(_: object = None) -> str:
+        asked.release()
+        await asyncio.Event().wait()
+        return ""
+
+    async with served(records, credentials, problem=never) as address:
+        control = ControlClient(address, credentials(records.find(Node)[0]), ManagerState())
+        status = asyncio.create_task(control.Status(pb.StatusRequest()))
+        await asked.acquire()
+        records.transact = never  # type: ignore[method-assign]
+        created = asyncio.create_task(control.Create(creation()))
+        await asked.acquire()
+    async with served(records, credentials, int(address.partition(":")[2])):
+        assert (await status).quorum
+        with pytest.raises(Unavailable, match="ended before it answered: what was asked may or may not be done"):
+            await created
     await control.close(0)
