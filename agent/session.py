@@ -200,4 +200,6 @@ def sentence(problems: BaseExceptionGroup[BaseException]) -> str:
         problem = problem.exceptions[0]
     if isinstance(problem, aio.AioRpcError):
         return problem.details() or problem.code().name.lower()
+    if isinstance(problem, TimeoutError) and not str(problem):
+        return "it did not answer in time"
     return str(problem) or type(problem).__name__
