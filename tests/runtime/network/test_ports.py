@@ -1,4 +1,5 @@
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 
@@ -47,8 +48,9 @@ def test_what_can_never_be_published_is_invalid(ports: Ports) -> None:
 
 
 def test_any_free_port_of_a_range_will_do(ports: Ports) -> None:
-    first = ports.hold(local(), "container a").host_port
-    wanted = PortMapping(container_port=80, host_port=first, host_port_end=first + 1, host_ip="127.0.0.1")
+    address = f"127.{64 + secrets.randbelow(128)}.{secrets.randbelow(256)}.1"  # where nobody else takes the second
+    first = ports.hold(local(host_ip=address), "container a").host_port
+    wanted = PortMapping(container_port=80, host_port=first, host_port_end=first + 1, host_ip=address)
     second = ports.hold(wanted, "container b")
     assert (second.host_port, second.host_port_end) == (first + 1, 0)
     with pytest.raises(PortInUse, match=f"no port from {first} to {first + 1}/tcp is free"):
