@@ -3,8 +3,9 @@
     ID.task     as a manager assigned it
     ID.status   how far this node has come with it, which is ahead of what managers know
 
-**Invariant:** a file is whole or not there.  Who runs what is read from here is the worker.  A disk that takes no file
-does not end what runs: it is said once, and managers name their tasks again after a restart.
+**Invariant:** a file is whole or not there.  Who runs what is read from here is the worker.  A disk that takes no task
+does not end what runs: it is said once, and managers name their tasks again after a restart.  One that takes no status
+is for the task's runner to know, which starts nothing that is not on disk.
 """
 
 import logging
@@ -31,19 +32,18 @@ class Assignments:
 
     def save(self, task: Task) -> None:
         """What a manager says; the status is then that of `save_status`, if there is one."""
-        self._write(self._path(task.id, TASK), task.SerializeToString())
-
-    def save_status(self, task_id: str, status: TaskStatus) -> None:
-        self._write(self._path(task_id, STATUS), status.SerializeToString())
-
-    def _write(self, path: Path, content: bytes) -> None:
+        path = self._path(task.id, TASK)
         try:
-            write_atomically(path, content)
+            write_atomically(path, task.SerializeToString())
             self._complaining = True
         except OSError as error:
             if self._complaining:
                 log.error("tasks of this node are not kept over a restart: %s: %s", path, error.strerror)
             self._complaining = False
+
+    def save_status(self, task_id: str, status: TaskStatus) -> None:
+        """Raises OSError."""
+        write_atomically(self._path(task_id, STATUS), status.SerializeToString())
 
     def drop(self, task_id: str) -> None:
         self._path(task_id, TASK).unlink(missing_ok=True)

@@ -5,7 +5,7 @@ import pytest
 
 from swarmd.agent.assignments import Assignments
 from swarmd.proto.objects_pb2 import Task, TaskStatus
-from swarmd.proto.task_states import ASSIGNED, FAILED, RUNNING
+from swarmd.proto.task_states import ASSIGNED, FAILED, RUNNING, STARTING
 
 
 def test_tasks_survive_a_restart_until_dropped(tmp_path: Path) -> None:
@@ -61,6 +61,8 @@ def test_a_disk_that_takes_no_file_is_said_once(
         disk.setattr("swarmd.agent.assignments.write_atomically", full)
         assignments.save(Task(id="a"))
         assignments.save(Task(id="b"))
+        with pytest.raises(OSError, match="No space left"):
+            assignments.save_status("a", TaskStatus(state=STARTING))
     assert [record.message.count("No space left") for record in caplog.records] == [1]
     assignments.save(Task(id="a"))
     assert [task.id for task in assignments.load()] == ["a"]
