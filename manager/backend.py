@@ -1,7 +1,7 @@
 """The store that this manager uses: an etcd member of its own and a client of all members, or an external etcd."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -91,12 +91,15 @@ async def _own(config: Place, files: IdentityFiles, identity: Identity, clock: C
     await member.prepare()
     if config.alone:
         await _make_alone(member, tls)
+    known = member.others()
+    others = [url for url in (identity.etcd_endpoints if known is None else known) if url != member.client_url]
     async with (
-        EtcdClient([member.client_url], tls) as client,
+        # Our own may be the one that does not run: its disk is full, say.
+        EtcdClient([member.client_url, *others], tls) as client,
         member.running(await _arguments(member, config, identity, tls)),
         asyncio.TaskGroup() as group,
     ):
-        member_id = await _voting(member, identity, tls)
+        member_id = await _voting(member, others, tls)
         background = [group.create_task(member.upkeep(client)), group.create_task(_follow_members(member, client))]
         background.append(group.create_task(_follow_certificate(client, own, tls)))
         await _until_readable(client)
@@ -129,13 +132,14 @@ async def _make_alone(member: EtcdMember, tls: EtcdTLS) -> None:
     """
     if not member.has_data:
         raise FailedPrecondition("this manager has no copy of the cluster's state yet: use another manager")
+    member.remember(())
     async with EtcdClient([member.client_url], tls) as client, member.running(ALONE):
         await _until_readable(client)
 
 
-async def _voting(member: EtcdMember, identity: Identity, tls: EtcdTLS) -> int:
+async def _voting(member: EtcdMember, others: Sequence[str], tls: EtcdTLS) -> int:
     """A learner does not answer, so ask those that were there before; a restarted member may ask itself."""
-    async with EtcdClient([*identity.etcd_endpoints, member.client_url], tls) as all_members:
+    async with EtcdClient([*others, member.client_url], tls) as all_members:
         return await member.promoted(all_members)
 
 
@@ -154,8 +158,10 @@ async def _follow_members(member: EtcdMember, client: EtcdClient) -> None:
     """Know all members, our own first: it is the nearest."""
     while True:
         with suppress(SwarmdError):
-            urls = client_urls(await client.members())
-            await client.use([member.client_url, *(url for url in urls if url != member.client_url)])
+            others = [url for url in client_urls(await client.members()) if url != member.client_url]
+            await client.use([member.client_url, *others])
+            with suppress(OSError):  # a full disk; they are looked at again
+                member.remember(others)
         await asyncio.sleep(LOOK_AGAIN)
 
 

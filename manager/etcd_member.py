@@ -25,6 +25,7 @@ from swarmd.manager.store.etcd_client import EtcdClient
 from swarmd.proto import etcd_pb2 as rpc
 from swarmd.proto.backoff import Backoff
 from swarmd.proto.errors import FailedPrecondition, SwarmdError, Unavailable
+from swarmd.proto.identity import write_atomically
 
 log = logging.getLogger(__name__)
 CLIENT_PORT, PEER_PORT = 2379, 2380
@@ -63,6 +64,7 @@ class EtcdMember:
         self._data = directory / "etcd"
         self._log = directory / "etcd.log"
         self._marker = directory / "etcd-removed"
+        self._others = directory / "etcd-others"  # the client URLs of other members, a line each
         self._files = files
         self._why_ended = ""  # the last time
 
@@ -84,7 +86,20 @@ class EtcdMember:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self._marker.exists() and self._marker.read_text() != self._certificate_digest():
             shutil.rmtree(self._data, ignore_errors=True)
+            self._others.unlink(missing_ok=True)
             self._marker.unlink()
+
+    def others(self) -> list[str] | None:
+        """Where the other members were when this one last heard; None if it never did."""
+        try:
+            return self._others.read_text().split()
+        except FileNotFoundError:
+            return None
+
+    def remember(self, others: Sequence[str]) -> None:
+        """Who the others are, for a start without a member of our own that could say."""
+        if list(others) != self.others():
+            write_atomically(self._others, "\n".join(others).encode())
 
     async def begin(self) -> list[str]:
         """Arguments of the first member of a new cluster."""
