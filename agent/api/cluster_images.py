@@ -153,6 +153,9 @@ async def _chosen(request: web.Request, digest: str) -> Sequence[pb.Node]:
     if copies := query.number(request, "copies"):
         listed = await objects.everything(request, control_pb.KIND_HOLDINGS)
         having = {obj.holdings.id for obj in listed if any(one.digest == digest for one in obj.holdings.images)}
+        with suppress(NotHere):  # which may have come just now, and managers not have heard of it
+            services(request).engine.images.get(digest)
+            having.add(services(request).membership.info().node_id)
         if copies > len(ready):
             raise Invalid(f"{copies} copies need as many nodes: {len(ready)} are ready")
         ready.sort(key=lambda node: (node.id not in having, node.id))

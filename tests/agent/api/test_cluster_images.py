@@ -137,6 +137,15 @@ async def test_nodes_are_told_to_fetch_an_image_by_its_digest(api: Api, query: s
     assert fetched == [(node, f"docker.io/library/web@{DIGEST}", "docker.io/library/web:1") for node in nodes]
 
 
+async def test_a_copy_that_is_here_counts_before_managers_have_heard_of_it(api: Api) -> None:
+    image = await add(api, "web:1")
+    async with api.http.post("http://d/swarmd/images/web:1/fetch?copies=1") as response:
+        assert response.status == 200, await response.text()
+    assert api.membership.fetched == [
+        (api.membership.info().node_id, f"docker.io/library/web@{image.id}", "docker.io/library/web:1")
+    ]
+
+
 @pytest.mark.parametrize(
     ("query", "status", "said"),
     [
