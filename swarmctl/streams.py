@@ -70,15 +70,17 @@ def show_bytes(response: Response) -> None:
 def show_service_logs(client: Client, path: str, args: Args) -> None:
     """Each line after the name of the task that wrote it, and its node."""
     label = _Labels(client, args)
-    for stream, data in frames(client.stream(path, details=not args.raw, **query(args)).read):
-        if args.raw:
+    details_wanted = args.details or not args.raw
+    for stream, data in frames(client.stream(path, details=details_wanted, **query(args)).read):
+        if not details_wanted:
             _write(stream, data)
             continue
         stamp, _, rest = data.partition(b" ") if args.timestamps else (b"", b"", data)
         details, _, line = rest.partition(b" ")
         source, added = _sides(details.decode())
         added = f"{added} " if args.details else ""
-        _write(stream, (stamp + b" " if stamp else b"") + f"{label.of(source)} | {added}".encode() + line)
+        head = added if args.raw else f"{label.of(source)} | {added}"
+        _write(stream, (stamp + b" " if stamp else b"") + head.encode() + line)
 
 
 def _sides(details: str) -> tuple[str, str]:
@@ -106,9 +108,11 @@ class _Labels:
     def _name(self, ids: dict[str, str]) -> str:
         service, task, node = (ids.get(f"com.docker.swarm.{kind}.id", "") for kind in ("service", "task", "node"))
         shown = task if self._args.no_trunc else task[:12]
-        if self._args.no_resolve or not task:
+        if not task or (self._args.no_resolve and not self._args.no_task_ids):
             return f"{shown}@{node}"
         slot = self._client.get(f"/tasks/{task}").get("Slot", 0)
+        if self._args.no_resolve:
+            return f"{service}.{slot}@{node}"
         name = self._client.get(f"/services/{service}")["Spec"]["Name"]
         host = self._client.get(f"/nodes/{node}")["Description"]["Hostname"]
         return f"{name}.{slot}@{host}" if self._args.no_task_ids else f"{name}.{slot}.{shown}@{host}"

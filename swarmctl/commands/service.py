@@ -149,6 +149,8 @@ def _random_name() -> str:
 
 def update(client: Client, args: Args) -> int:
     if args.rollback:
+        if args.with_registry_auth or args.no_resolve_image or args.image:
+            raise Refusal("--rollback goes back to the spec as it was: it takes no image and no login beside it")
         return rollback(client, args)
     image = args.image or ""
     if args.with_registry_auth and not image:
