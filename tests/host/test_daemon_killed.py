@@ -12,6 +12,7 @@ import pytest
 
 from tests.host.engine_host import remove_parents, rootfs_tar
 from tests.host.leavings import taken_away
+from tests.host.swarmd_process import PATIENCE, Swarmd
 from tests.run import RUN
 
 pytestmark = [
@@ -19,32 +20,17 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("docker") is None, reason="the docker command is not installed"),
 ]
 GROUP = f"st-{RUN}-killed"
-PATIENCE = 20.0  # s
 
 
-class Daemon:
+class Daemon(Swarmd):
     def __init__(self, root: Path) -> None:
-        self._root, self.socket = root, Path(f"/tmp/swarmd-test-{RUN}-killed.sock")
-        self.start()
+        super().__init__(root, Path(f"/tmp/swarmd-test-{RUN}-killed.sock"), GROUP)
 
     def start(self) -> None:
-        with (self._root / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "swarmd.agent.main", "--cgroup-parent", GROUP),
-                    *("--data-root", str(self._root / "data"), "--run-root", str(self._root / "run")),
-                    *("-H", f"unix://{self.socket}"),
-                ],
-                stdout=log,
-                stderr=log,
-            )
+        super().start()
         until(
             "an answer", lambda: subprocess.run(self.words("version"), capture_output=True, check=False).returncode == 0
         )
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(PATIENCE)
 
     def words(self, *words: str) -> list[str]:
         return ["docker", "-H", f"unix://{self.socket}", *words]

@@ -6,8 +6,6 @@ SWARMD_CROWD_SEEDS names other seeds, SWARMD_CROWD_SECONDS how long each crowd i
 import asyncio
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from tests.host.engine_host import add_image, leftovers, remove_parents, rootfs_
 from tests.host.leavings import taken_away
 from tests.host.many import Crowd
 from tests.host.many_clients import Clients, Gone
+from tests.host.swarmd_process import Swarmd
 from tests.run import RUN
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and cgroups")]
@@ -50,48 +49,24 @@ async def test_a_crowd_at_one_engine(engine: Engine, seed: int) -> None:
     await until("no more open files than before", lambda: open_files("self") <= before + 3)
 
 
-class Daemon:
-    def __init__(self, root: Path) -> None:
-        self._root, self.socket = root, Path(f"/tmp/swarmd-test-{RUN}-many.sock")
-        self.start()
-
-    def start(self) -> None:
-        with (self._root / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "swarmd.agent.main", "--cgroup-parent", PARENT),
-                    *("--data-root", str(self._root / "data"), "--run-root", str(self._root / "run")),
-                    *("-H", f"unix://{self.socket}"),
-                ],
-                stdout=log,
-                stderr=log,
-            )
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(20)
-        self.start()
-
-    def log(self) -> str:
-        return (self._root / "log").read_text()
-
-    def open_files(self) -> int:
-        return open_files(self.process.pid)
-
-
 @pytest.mark.parametrize(("seed", "killed"), [(seed, bool(seed % 2)) for seed in SEEDS])
 async def test_a_crowd_of_clients(tmp_path: Path, seed: int, killed: bool) -> None:
     with taken_away():
-        daemon = Daemon(tmp_path)
-        clients = Clients(daemon.socket, seed, daemon.kill if killed else None)
+        daemon = Swarmd(tmp_path, Path(f"/tmp/swarmd-test-{RUN}-many.sock"), PARENT)
+
+        def again() -> None:
+            daemon.kill()
+            daemon.start()
+
+        clients = Clients(daemon.socket, seed, again if killed else None)
         try:
             await answers(clients)
             await clients.said("POST", "/images/create?fromSrc=-&repo=busybox", rootfs_tar())
             await clients.said("POST", "/networks/create", {"Name": "mine"})
-            before = daemon.open_files()
+            before = open_files(daemon.process.pid)
             await clients.act(SECONDS)
             if not killed:
-                await until("no more open files than before", lambda: daemon.open_files() <= before + 3)
+                await until("no more open files than before", lambda: open_files(daemon.process.pid) <= before + 3)
         finally:
             daemon.process.terminate()
             daemon.process.wait(20)
