@@ -149,8 +149,9 @@ def _random_name() -> str:
 
 def update(client: Client, args: Args) -> int:
     if args.rollback:
-        if args.with_registry_auth or args.no_resolve_image or args.image:
-            raise Refusal("--rollback goes back to the spec as it was: it takes no image and no login beside it")
+        before, after = (client.get(f"/services/{segment(args.service)}")["Spec"] for _ in range(2))
+        if args.with_registry_auth or args.no_resolve_image or service_spec.for_update(after, args) != before:
+            raise Refusal("--rollback goes back to the spec as it was: nothing can be changed beside it")
         return rollback(client, args)
     image = args.image or ""
     if args.with_registry_auth and not image:

@@ -102,8 +102,10 @@ async def test_a_service_lives(api: Api, swarmctl: Run) -> None:
     assert (await swarmctl("service", "logs", "--details", "--raw", "web")).out == "a=b+c,tier=web hi\n"
     unresolved = await swarmctl("service", "logs", "--no-resolve", "--no-task-ids", "web")
     assert unresolved.out == f"{newest.service_id}.1@{newest.node_id} | hi\n"
-    both = await swarmctl("service", "update", "--rollback", "--with-registry-auth", "web")
-    assert both.code == 1 and "--rollback goes back to the spec as it was" in both.err
+    for beside in (("--with-registry-auth",), ("--env-add", "X=y"), ("--image", "other"), ("--force",)):
+        both = await swarmctl("service", "update", "--rollback", *beside, "web")
+        assert both.code == 1 and "--rollback goes back to the spec as it was" in both.err
+    assert (await swarmctl("service", "update", "-d", "--rollback", "web")).code == 0
     assert (await swarmctl("service", "rm", "web")).out == "web\n"
     gone = await swarmctl("service", "rm", "web")
     assert (gone.code, gone.err) == (1, "swarmctl: no service web\n")
